@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * /dev/fastsocket: the ioctl interface described in uapi/fastsocket.h.
+ */
+#include <linux/compat.h>
+#include <linux/file.h>
+#include <linux/miscdevice.h>
+#include <linux/module.h>
+#include <linux/nsproxy.h>
+#include <linux/uaccess.h>
+
+#include "local.h"
+
+static int fs_ioctl_info(void __user *argp, size_t size)
+{
+	struct fastsocket_info info = {
+		.version = FASTSOCKET_VERSION,
+		.listen_spawn = READ_ONCE(fs_net(current->nsproxy->net_ns)->listen_spawn),
+	};
+
+	if (copy_to_user(argp, &info, min(size, sizeof(info))))
+		return -EFAULT;
+	if (size > sizeof(info) &&
+	    clear_user(argp + sizeof(info), size - sizeof(info)))
+		return -EFAULT;
+	return 0;
+}
+
+static int fs_ioctl_spawn(void __user *argp, size_t size)
+{
+	struct fastsocket_spawn arg;
+	struct socket *sock;
+	struct file *file;
+	int fd, err;
+
+	if (size < sizeof(arg))
+		return -EINVAL;
+	err = copy_struct_from_user(&arg, sizeof(arg), argp, size);
+	if (err)
+		return err;
+	if (arg.flags)
+		return -EINVAL;
+
+	sock = sockfd_lookup(arg.listen_fd, &err);
+	if (!sock)
+		return err;
+	err = fs_listen_parent(sock);
+	if (err)
+		goto out_sock;
+
+	fd = get_unused_fd_flags(O_CLOEXEC);
+	if (fd < 0) {
+		err = fd;
+		goto out_sock;
+	}
+	err = fs_listen_spawn(sock, &arg.cpu, &file);
+	if (err)
+		goto out_fd;
+
+	arg.fd = fd;
+	if (copy_to_user(argp, &arg, sizeof(arg))) {
+		fput(file);
+		err = -EFAULT;
+		goto out_fd;
+	}
+	fd_install(fd, file);
+	goto out_sock;
+
+out_fd:
+	put_unused_fd(fd);
+out_sock:
+	sockfd_put(sock);
+	return err;
+}
+
+static int fs_ioctl_sync(void __user *argp, size_t size)
+{
+	struct fastsocket_sync arg;
+	struct socket *sock;
+	int err;
+
+	if (size < sizeof(arg))
+		return -EINVAL;
+	err = copy_struct_from_user(&arg, sizeof(arg), argp, size);
+	if (err)
+		return err;
+	if (arg.flags)
+		return -EINVAL;
+
+	sock = sockfd_lookup(arg.listen_fd, &err);
+	if (!sock)
+		return err;
+	err = fs_listen_parent(sock);
+	if (!err)
+		err = fs_listen_sync(sock);
+	sockfd_put(sock);
+	return err;
+}
+
+static long fs_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
+{
+	void __user *argp = (void __user *)arg;
+	size_t size = _IOC_SIZE(cmd);
+	unsigned int known;
+
+	if (_IOC_TYPE(cmd) != FASTSOCKET_IOC_MAGIC)
+		return -ENOTTY;
+
+	/* The size may differ from ours, the number and direction not. */
+	known = cmd & ~IOCSIZE_MASK;
+	if (known == (FASTSOCKET_IOC_INFO & ~IOCSIZE_MASK))
+		return fs_ioctl_info(argp, size);
+	if (known == (FASTSOCKET_IOC_SPAWN & ~IOCSIZE_MASK))
+		return fs_ioctl_spawn(argp, size);
+	if (known == (FASTSOCKET_IOC_SYNC & ~IOCSIZE_MASK))
+		return fs_ioctl_sync(argp, size);
+	return -ENOTTY;
+}
+
+static const struct file_operations fs_fops = {
+	.owner = THIS_MODULE,
+	.unlocked_ioctl = fs_ioctl,
+	.compat_ioctl = compat_ptr_ioctl,
+	.llseek = noop_llseek,
+};
+
+static struct miscdevice fs_misc = {
+	.minor = MISC_DYNAMIC_MINOR,
+	.name = "fastsocket",
+	.fops = &fs_fops,
+	/* The permission is possession of the listening socket. */
+	.mode = 0666,
+};
+
+int fs_control_init(void)
+{
+	return misc_register(&fs_misc);
+}
+
+void fs_control_exit(void)
+{
+	misc_deregister(&fs_misc);
+}

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * No connection is lost when a local listener closes: what waits in its
+ * accept queue goes to the application's own, and its half-open connections
+ * get time to finish first. All of it happens in a work item, because close()
+ * must not wait for an RCU grace period.
+ */
+#include <linux/workqueue.h>
+#include <net/inet_connection_sock.h>
+#include <net/tcp.h>
+
+#include "local.h"
+
+/* Between looks at half-open connections. */
+#define FS_DRAIN_POLL		msecs_to_jiffies(5)
+/* A client that has not answered three SYN-ACKs (1 s, 2 s, 4 s) is gone. */
+#define FS_DRAIN_DEADLINE	(10 * HZ)
+/* Closed listeners of one parent that may drain at a time: bounds memory. */
+#define FS_DRAIN_MAX		1024
+
+static void fs_drain_work(struct work_struct *work);
+static DECLARE_DELAYED_WORK(fs_drain, fs_drain_work);
+static bool fs_drain_now;
+/* Draining local listeners, linked by &fs_local.list; under fs_mutex. */
+LIST_HEAD(fs_draining);
+
+/**
+ * fs_drain_move() - move a local listener's accept queue to its parent's
+ * @l: the local listener; its socket must not go away meanwhile
+ *
+ * A Fast Open request whose handshake is not complete stays: its listener's
+ * fastopen lock guards it (see reqsk_fastopen_remove()). Does nothing once the
+ * parent has left LISTEN. The parent's backlog is not a limit here: these
+ * connections have been promised to their clients.
+ *
+ * Context: process or softirq.
+ * Return: the number of connections moved.
+ */
+unsigned int fs_drain_move(struct fs_local *l)
+{
+	struct request_sock_queue *from = fs_queue(l->sk), *to = fs_queue(l->parent);
+	struct request_sock *req, *next, *keep = NULL, *keep_tail = NULL;
+	unsigned int moved = 0;
+
+	spin_lock_bh(&from->rskq_lock);
+	/* Always the local one first, so the order is fixed. */
+	spin_lock_nested(&to->rskq_lock, SINGLE_DEPTH_NESTING);
+	if (l->parent->sk_state != TCP_LISTEN)
+		goto unlock;
+
+	for (req = from->rskq_accept_head; req; req = next) {
+		next = req->dl_next;
+		req->dl_next = NULL;
+		if (tcp_rsk(req)->tfo_listener) {
+			if (keep)
+				keep_tail->dl_next = req;
+			else
+				keep = req;
+			keep_tail = req;
+			continue;
+		}
+		if (to->rskq_accept_head)
+			to->rskq_accept_tail->dl_next = req;
+		else
+			WRITE_ONCE(to->rskq_accept_head, req);
+		to->rskq_accept_tail = req;
+		sk_acceptq_removed(l->sk);
+		sk_acceptq_added(l->parent);
+		moved++;
+	}
+	WRITE_ONCE(from->rskq_accept_head, keep);
+	from->rskq_accept_tail = keep_tail;
+unlock:
+	spin_unlock(&to->rskq_lock);
+	spin_unlock_bh(&from->rskq_lock);
+
+	if (moved) {
+		fs_count_n(l->fn, moved, moved);
+		local_bh_disable();
+		rcu_read_lock();
+		while (moved--)	/* one exclusive waiter each */
+			READ_ONCE(l->parent->sk_data_ready)(l->parent);
+		rcu_read_unlock();
+		local_bh_enable();
+	}
+	return moved;
+}
+
+static bool fs_drain_done(struct fs_local *l)
+{
+	if (l->parent->sk_state != TCP_LISTEN)
+		return true;
+	if (time_after(jiffies, l->deadline) || READ_ONCE(fs_drain_now))
+		return true;
+	/* The first grace period only ends the table's readers. */
+	return l->graces > 1 && l->idle && reqsk_queue_empty(fs_queue(l->sk));
+}
+
+static void fs_drain_work(struct work_struct *work)
+{
+	struct fs_local *l, *tmp;
+	bool again = false, quick = false;
+
+	mutex_lock(&fs_mutex);
+	list_for_each_entry(l, &fs_draining, list) {
+		l->idle = !reqsk_queue_len(fs_queue(l->sk));
+		l->fresh = false;
+	}
+	mutex_unlock(&fs_mutex);
+
+	/*
+	 * An ACK that another CPU is processing leaves the half-open count
+	 * before it enters the accept queue: see inet_csk_complete_hashdance().
+	 * Expedited, because until then the port is held.
+	 */
+	synchronize_rcu_expedited();
+
+	mutex_lock(&fs_mutex);
+	list_for_each_entry_safe(l, tmp, &fs_draining, list) {
+		if (l->fresh) {
+			/* Closed since the look above: not its grace period. */
+			again = true;
+			quick = true;
+			continue;
+		}
+		l->graces++;
+		fs_drain_move(l);
+		if (fs_drain_done(l)) {
+			list_del(&l->list);
+			sock_release(l->lite);
+			fs_listen_free(l);
+			continue;
+		}
+		again = true;
+		if (l->idle || l->graces < 2)
+			quick = true;
+	}
+	mutex_unlock(&fs_mutex);
+
+	if (again)
+		queue_delayed_work(system_unbound_wq, &fs_drain,
+				   quick ? 0 : FS_DRAIN_POLL);
+}
+
+/**
+ * fs_drain_start() - take over the socket of a local listener being closed
+ * @l: the local listener, unpublished
+ * @sock: its socket, on the way through release
+ *
+ * Leaves @sock without a sock where the connections need time; otherwise
+ * leaves it alone for the stock release.
+ *
+ * Context: process, fs_mutex held.
+ */
+void fs_drain_start(struct fs_local *l, struct socket *sock)
+{
+	unsigned int n = 0;
+	struct fs_local *other;
+
+	list_for_each_entry(other, &fs_draining, list)
+		n += other->parent == l->parent;
+
+	list_del(&l->list);
+	if (l->parent->sk_state != TCP_LISTEN || n >= FS_DRAIN_MAX) {
+		/* As when the application's listener itself closes. */
+		fs_drain_move(l);
+		fs_lite_free(l->lite);
+		fs_listen_free(l);
+		return;
+	}
+
+	lock_sock(l->sk);
+	sock->sk = NULL;
+	sock_graft(l->sk, l->lite);
+	release_sock(l->sk);
+
+	l->state = FS_DRAINING;
+	l->deadline = jiffies + FS_DRAIN_DEADLINE;
+	l->graces = 0;
+	l->fresh = true;
+	list_add_tail(&l->list, &fs_draining);
+	queue_delayed_work(system_unbound_wq, &fs_drain, 0);
+}
+
+/**
+ * fs_drain_flush() - finish every drain, waiting no longer for half-open ones
+ *
+ * Context: process, at module exit; nothing starts to drain any more.
+ */
+void fs_drain_flush(void)
+{
+	WRITE_ONCE(fs_drain_now, true);
+	do {
+		mod_delayed_work(system_unbound_wq, &fs_drain, 0);
+		flush_delayed_work(&fs_drain);
+	} while (!list_empty(&fs_draining));
+	cancel_delayed_work_sync(&fs_drain);
+}

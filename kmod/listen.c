@@ -1,0 +1,546 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Local listeners: making one from the application's listener, the per-CPU
+ * listen tables that hold them, and what accept() and close() do on one.
+ *
+ * A local listener is a listening TCP socket like any other, except that the
+ * global listen table does not have it and that two of its socket operations
+ * are wrapped. Nothing of the module stays on a connection accepted from it.
+ */
+#include <linux/cpumask.h>
+#include <linux/file.h>
+#include <linux/fs.h>
+#include <linux/security.h>
+#include <net/inet_connection_sock.h>
+#include <net/inet_sock.h>
+#include <net/sock_reuseport.h>
+#include <net/tcp.h>
+
+#include "local.h"
+
+#define FS_TABLE_BITS	6
+
+struct fs_table {
+	struct hlist_head heads[1 << FS_TABLE_BITS];
+};
+
+static DEFINE_PER_CPU(struct fs_table, fs_table);
+
+/* A turn in this many begins with the parent's queue, so it cannot starve. */
+#define FS_TURNS	8
+
+/* At unload, how long half-open connections may take: 2 s. */
+#define FS_DETACH_TRIES		400
+#define FS_DETACH_SLEEP_US	5000
+
+DEFINE_MUTEX(fs_mutex);
+/* Local listeners that have a descriptor; under fs_mutex. */
+LIST_HEAD(fs_locals);
+DEFINE_SRCU(fs_srcu);
+
+/*
+ * The operations of a local listener, per family: the stock ones with two
+ * wrapped. Copied from the first socket seen, so no symbol has to be exported.
+ */
+static struct fs_family {
+	const struct proto_ops *stock;
+	struct proto_ops ops;
+	struct proto *stock_prot;
+	struct proto prot;	/* during listen() only */
+} fs_families[2];
+
+static struct fs_family *fs_family(const struct sock *sk)
+{
+	return &fs_families[sk->sk_family == AF_INET6];
+}
+
+/* Under fs_mutex, or in an fs_srcu read side: until that ends. */
+static struct fs_local *fs_local(const struct sock *sk)
+{
+	return (void *)((uintptr_t)READ_ONCE(sk->sk_user_data) &
+			SK_USER_DATA_PTRMASK);
+}
+
+static struct hlist_head *fs_head(int cpu, const void *key)
+{
+	return &per_cpu(fs_table, cpu).heads[hash_ptr(key, FS_TABLE_BITS)];
+}
+
+/*
+ * Listeners that SO_REUSEPORT has put into one group are one listener to
+ * clients, unless a program selects among them: then the choice is the
+ * application's.
+ */
+static const void *fs_key(const struct sock *parent)
+{
+	struct sock_reuseport *reuse = rcu_dereference(parent->sk_reuseport_cb);
+
+	if (reuse && !rcu_access_pointer(reuse->prog))
+		return reuse;
+	return parent;
+}
+
+static bool fs_takes(const struct fs_local *l, const struct sock *parent,
+		     const void *key)
+{
+	if (l->key != key)
+		return false;
+	if (l->parent != parent &&
+	    (key == parent || rcu_access_pointer(l->parent->sk_reuseport_cb) != key))
+		return false;
+	return READ_ONCE(l->sk->sk_state) == TCP_LISTEN &&
+	       READ_ONCE(l->parent->sk_state) == TCP_LISTEN &&
+	       !sk_acceptq_is_full(l->sk);
+}
+
+/**
+ * fs_listen_find() - this CPU's local listener for a listener
+ * @parent: the listener that the stock lookup gives
+ *
+ * Where a CPU has several (two workers on one core, or an old and a new one
+ * during a reload) they take turns. One whose accept queue is full is passed
+ * over, so that a worker that does not accept delays nobody for long.
+ *
+ * Context: softirq, RCU read side.
+ * Return: the local listener, valid until the end of the read side, or NULL.
+ */
+struct fs_local *fs_listen_find(const struct sock *parent)
+{
+	static DEFINE_PER_CPU(unsigned int, turn);
+	const void *key = fs_key(parent);
+	struct hlist_head *head = fs_head(smp_processor_id(), key);
+	struct fs_local *l, *first = NULL;
+	unsigned int n = 0;
+
+	hlist_for_each_entry_rcu(l, head, node) {
+		if (!fs_takes(l, parent, key))
+			continue;
+		if (!first)
+			first = l;
+		n++;
+	}
+	if (n < 2)
+		return first;
+
+	n = this_cpu_inc_return(turn) % n;
+	hlist_for_each_entry_rcu(l, head, node)
+		if (fs_takes(l, parent, key) && !n--)
+			return l;
+	return first;
+}
+
+/* Out of the listen table: no SYN finds it after the next grace period. */
+void fs_listen_unpublish(struct fs_local *l)
+{
+	lockdep_assert_held(&fs_mutex);
+	hlist_del_init_rcu(&l->node);
+}
+
+/* Its socket is gone or is stock again; nothing but RCU readers see @l. */
+void fs_listen_free(struct fs_local *l)
+{
+	sock_put(l->parent);
+	kfree_rcu(l, rcu);
+}
+
+/* accept() on @sk's queue, whichever socket the call came through. */
+static int fs_accept_from(struct sock *sk, struct socket *sock,
+			  struct socket *newsock, FS_ACCEPT_PARAMS)
+{
+	const struct proto_ops *ops = fs_family(sk)->stock;
+	/* The stock operation looks at nothing else of the socket. */
+	struct socket from = { .sk = sk, .ops = ops, .flags = sock->flags };
+
+	return ops->accept(&from, newsock, FS_ACCEPT_ARGS);
+}
+
+static bool fs_waits(const struct sock *sk)
+{
+	return !reqsk_queue_empty(fs_queue(sk));
+}
+
+static int fs_accept(struct socket *sock, struct socket *newsock,
+		     FS_ACCEPT_PARAMS)
+{
+	int idx = srcu_read_lock(&fs_srcu);
+	struct sock *sk = sock->sk, *parent;
+	struct fs_local *l;
+	int err = -EAGAIN;
+	bool own;
+
+	/* sys_accept() gave the child the listener's; its own are stock. */
+	newsock->ops = fs_family(sk)->stock;
+	/* A sleeper here would keep the module from being unloaded. */
+	FS_ACCEPT_FLAGS |= O_NONBLOCK;
+
+	l = fs_local(sk);
+	if (!l) {
+		err = fs_accept_from(sk, sock, newsock, FS_ACCEPT_ARGS);
+		goto out;
+	}
+	parent = l->parent;
+
+	own = ++l->turn % FS_TURNS;
+	if (!own && fs_waits(parent)) {
+		err = fs_accept_from(parent, sock, newsock, FS_ACCEPT_ARGS);
+	} else if (fs_waits(sk) || parent->sk_state != TCP_LISTEN) {
+		own = true;
+		err = fs_accept_from(sk, sock, newsock, FS_ACCEPT_ARGS);
+	}
+	if (err == -EAGAIN && (own || !fs_waits(parent))) {
+		own = !fs_waits(parent);
+		err = fs_accept_from(own ? sk : parent, sock, newsock,
+				     FS_ACCEPT_ARGS);
+	}
+
+	if (!err && !own) {
+		fs_count(l->fn, accept_slow);
+	} else if (!err) {
+		atomic_long_inc(&l->accepted);
+		if (raw_smp_processor_id() == l->cpu)
+			fs_count(l->fn, accept_local);
+		else
+			fs_count(l->fn, accept_remote);
+	} else if (err == -EAGAIN) {
+		err = -ENODATA;
+	}
+out:
+	srcu_read_unlock(&fs_srcu, idx);
+	return err;
+}
+
+static int fs_release(struct socket *sock)
+{
+	int idx = srcu_read_lock(&fs_srcu);
+	struct sock *sk = sock->sk;
+	const struct proto_ops *stock = fs_family(sk)->stock;
+	struct fs_local *l;
+	int err;
+
+	mutex_lock(&fs_mutex);
+	sock->ops = stock;
+	l = fs_local(sk);
+	if (l) {
+		fs_listen_unpublish(l);
+		rcu_assign_sk_user_data(sk, NULL);
+		fs_count(l->fn, closed);
+		fs_drain_start(l, sock);
+	}
+	mutex_unlock(&fs_mutex);
+
+	err = stock->release(sock);
+	srcu_read_unlock(&fs_srcu, idx);
+	return err;
+}
+
+/* The hash operation while a local listener starts: file it nowhere. */
+static int fs_hash_nowhere(struct sock *sk)
+{
+	/* As the global table's members: a packet needs no reference. */
+	sock_set_flag(sk, SOCK_RCU_FREE);
+	return 0;
+}
+
+/* @sock has no other user yet. */
+static int fs_family_init(struct fs_family *f, const struct socket *sock)
+{
+	struct proto *prot = READ_ONCE(sock->sk->sk_prot);
+
+	if (f->stock)
+		return f->stock == sock->ops && f->stock_prot == prot ?
+			0 : -EOPNOTSUPP;
+
+	f->ops = *sock->ops;
+	f->ops.accept = fs_accept;
+	f->ops.release = fs_release;
+	f->stock_prot = prot;
+	f->prot = *prot;
+	f->prot.hash = fs_hash_nowhere;
+	f->stock = sock->ops;
+	return 0;
+}
+
+/**
+ * fs_listen_parent() - whether local listeners can be made from a socket
+ * @sock: the socket
+ *
+ * Return: 0, -EPROTONOSUPPORT, -EALREADY or -EINVAL, see
+ * &struct fastsocket_spawn.
+ */
+int fs_listen_parent(struct socket *sock)
+{
+	const struct sock *sk = sock->sk;
+
+	if (!sk || (sk->sk_family != AF_INET && sk->sk_family != AF_INET6) ||
+	    sock->type != SOCK_STREAM || sk->sk_protocol != IPPROTO_TCP)
+		return -EPROTONOSUPPORT;
+	if (READ_ONCE(sock->ops)->release == fs_release)
+		return -EALREADY;
+	if (READ_ONCE(sk->sk_state) != TCP_LISTEN)
+		return -EINVAL;
+	return 0;
+}
+
+/* Address, port and LISTEN, as the parent has them; no lookup finds it. */
+static int fs_listen_start(struct socket *sock, struct sock *parent)
+{
+	struct fs_family *f = fs_family(parent);
+	struct sock *sk = sock->sk;
+	int err;
+
+	lock_sock(sk);
+	inet_sk(sk)->inet_rcv_saddr = inet_sk(parent)->inet_rcv_saddr;
+	inet_sk(sk)->inet_saddr = inet_sk(parent)->inet_saddr;
+#if IS_ENABLED(CONFIG_IPV6)
+	if (sk->sk_family == AF_INET6) {
+		sk->sk_v6_rcv_saddr = parent->sk_v6_rcv_saddr;
+		inet6_sk(sk)->saddr = inet6_sk(parent)->saddr;
+		sk->sk_ipv6only = parent->sk_ipv6only;
+	}
+#endif
+	sk->sk_bound_dev_if = READ_ONCE(parent->sk_bound_dev_if);
+	sk->sk_reuseport = parent->sk_reuseport;
+	/* Joins the parent's bind bucket, whatever its options. */
+	sk->sk_reuse = SK_FORCE_REUSE;
+	err = sk->sk_prot->get_port(sk, inet_sk(parent)->inet_num);
+	release_sock(sk);
+	if (err)
+		return err;
+
+	/* __inet_hash() is the one thing listen() must not do. */
+	WRITE_ONCE(sk->sk_prot, &f->prot);
+	err = sock->ops->listen(sock, READ_ONCE(parent->sk_max_ack_backlog));
+	WRITE_ONCE(sk->sk_prot, f->stock_prot);
+
+	/* From here on a bind() that conflicts with one conflicts with both. */
+	sk->sk_reuse = parent->sk_reuse;
+	return err;
+}
+
+/* A socket that has no sock: its operations expect one. */
+void fs_lite_free(struct socket *lite)
+{
+	lite->ops = NULL;
+	sock_release(lite);
+}
+
+/* The allowed CPU with the fewest local listeners of this key. */
+static int fs_pick_cpu(const void *key)
+{
+	const struct cpumask *allowed = current->cpus_ptr;
+	int cpu, best = -ENXIO;
+	unsigned int least = UINT_MAX;
+
+	for_each_cpu_and(cpu, allowed, cpu_online_mask) {
+		const struct fs_local *l;
+		unsigned int n = 0;
+
+		list_for_each_entry(l, &fs_locals, list)
+			n += l->key == key && l->cpu == cpu;
+		if (n < least) {
+			least = n;
+			best = cpu;
+		}
+	}
+	return best;
+}
+
+static int fs_cpu_check(int cpu)
+{
+	if (cpu == FASTSOCKET_CPU_ANY)
+		return 0;
+	if (cpu < 0 || cpu >= nr_cpu_ids || !cpu_possible(cpu))
+		return -EINVAL;
+	return cpu_online(cpu) ? 0 : -ENXIO;
+}
+
+/**
+ * fs_listen_spawn() - make a local listener
+ * @psock: the parent; fs_listen_parent() has passed it
+ * @cpu: in, a CPU or %FASTSOCKET_CPU_ANY; out, the CPU chosen
+ * @filp: out, its file; fput() undoes everything
+ *
+ * Context: process.
+ * Return: 0 or an errno of &struct fastsocket_spawn.
+ */
+int fs_listen_spawn(struct socket *psock, int *cpu, struct file **filp)
+{
+	struct sock *parent = psock->sk;
+	struct net *net = sock_net(parent);
+	struct fs_net *fn = fs_net(net);
+	struct socket *sock = NULL;
+	struct fs_local *l;
+	struct file *file;
+	int err;
+
+	err = fs_cpu_check(*cpu);
+	if (err)
+		return err;
+	if (!READ_ONCE(fn->listen_spawn))
+		return -EAGAIN;
+
+	l = kzalloc(sizeof(*l), GFP_KERNEL_ACCOUNT);
+	if (!l)
+		return -ENOMEM;
+	err = sock_create_lite(parent->sk_family, SOCK_STREAM, IPPROTO_TCP,
+			       &l->lite);
+	if (err)
+		goto out_free;
+	/* kern = 0: children must hold the namespace. */
+	err = __sock_create(net, parent->sk_family, SOCK_STREAM, IPPROTO_TCP,
+			    &sock, 0);
+	if (err)
+		goto out_lite;
+
+	/* Bind conflicts go by the owner of the inode. */
+	SOCK_INODE(sock)->i_uid = SOCK_INODE(psock)->i_uid;
+	SOCK_INODE(l->lite)->i_uid = SOCK_INODE(psock)->i_uid;
+	l->lite->ops = sock->ops;
+
+	mutex_lock(&fs_mutex);
+	err = fs_family_init(fs_family(parent), sock);
+	mutex_unlock(&fs_mutex);
+	if (!err)
+		err = fs_options_copy(sock, parent);
+	if (!err)
+		err = fs_listen_start(sock, parent);
+	if (err)
+		goto out_sock;
+
+	file = sock_alloc_file(sock, O_NONBLOCK, NULL);
+	if (IS_ERR(file)) {
+		/* It has released the socket. */
+		err = PTR_ERR(file);
+		goto out_lite;
+	}
+
+	mutex_lock(&fs_mutex);
+	rcu_read_lock();
+	l->key = fs_key(parent);
+	rcu_read_unlock();
+	l->cpu = *cpu == FASTSOCKET_CPU_ANY ? fs_pick_cpu(l->key) : *cpu;
+	err = l->cpu < 0 ? l->cpu : 0;
+	if (!err && !fn->hooked) {
+		err = fs_syn_hook(net);
+		fn->hooked = !err;
+	}
+	if (err) {
+		mutex_unlock(&fs_mutex);
+		fput(file);
+		goto out_lite;
+	}
+	sock_hold(parent);
+	l->parent = parent;
+	l->sk = sock->sk;
+	l->fn = fn;
+	*cpu = l->cpu;
+	__rcu_assign_sk_user_data_with_flags(sock->sk, l, SK_USER_DATA_NOCOPY);
+	sock->ops = &fs_family(parent)->ops;
+	list_add_tail(&l->list, &fs_locals);
+	hlist_add_head_rcu(&l->node, fs_head(l->cpu, l->key));
+	fs_count(fn, spawned);
+	mutex_unlock(&fs_mutex);
+
+	*filp = file;
+	return 0;
+
+out_sock:
+	sock_release(sock);
+out_lite:
+	fs_lite_free(l->lite);
+out_free:
+	kfree(l);
+	return err;
+}
+
+/**
+ * fs_listen_sync() - repeat the parent's options and backlog on its locals
+ * @psock: the parent; fs_listen_parent() has passed it
+ *
+ * Context: process.
+ * Return: 0, or -EOPNOTSUPP where an option has come that a local listener
+ * cannot have: then its local listeners take no new connections.
+ */
+int fs_listen_sync(struct socket *psock)
+{
+	struct sock *parent = psock->sk;
+	struct fs_local *l;
+	int ret = 0;
+
+	mutex_lock(&fs_mutex);
+	list_for_each_entry(l, &fs_locals, list) {
+		struct socket *sock = l->sk->sk_socket;
+		int err;
+
+		if (l->parent != parent)
+			continue;
+		WRITE_ONCE(l->sk->sk_max_ack_backlog,
+			   READ_ONCE(parent->sk_max_ack_backlog));
+		err = fs_options_copy(sock, parent);
+		if (err) {
+			ret = err;
+			if (l->state == FS_LIVE) {
+				fs_listen_unpublish(l);
+				l->state = FS_OFF;
+			}
+		} else if (l->state == FS_OFF) {
+			l->state = FS_LIVE;
+			hlist_add_head_rcu(&l->node, fs_head(l->cpu, l->key));
+		}
+	}
+	mutex_unlock(&fs_mutex);
+	return ret;
+}
+
+/**
+ * fs_listen_detach_all() - make every local listener a stock socket
+ *
+ * The descriptors stay open and silent: nothing assigns SYNs to them any more,
+ * and what they had has gone to the application's own listeners.
+ *
+ * Context: process, at module exit; nobody can spawn any more.
+ */
+void fs_listen_detach_all(void)
+{
+	struct fs_local *l, *tmp;
+	LIST_HEAD(gone);
+	int tries;
+
+	mutex_lock(&fs_mutex);
+	list_for_each_entry(l, &fs_locals, list)
+		fs_listen_unpublish(l);
+	mutex_unlock(&fs_mutex);
+	synchronize_rcu();
+
+	/* Half-open connections finish meanwhile; a flood's never do. */
+	for (tries = 0; tries < FS_DETACH_TRIES; tries++) {
+		bool busy = false;
+
+		mutex_lock(&fs_mutex);
+		list_for_each_entry(l, &fs_locals, list) {
+			busy |= reqsk_queue_len(fs_queue(l->sk));
+			fs_drain_move(l);
+		}
+		mutex_unlock(&fs_mutex);
+		if (!busy)
+			break;
+		fsleep(FS_DETACH_SLEEP_US);
+	}
+	synchronize_rcu();
+
+	mutex_lock(&fs_mutex);
+	list_for_each_entry(l, &fs_locals, list) {
+		fs_drain_move(l);
+		WRITE_ONCE(l->sk->sk_socket->ops, fs_family(l->sk)->stock);
+		rcu_assign_sk_user_data(l->sk, NULL);
+	}
+	list_splice_init(&fs_locals, &gone);
+	mutex_unlock(&fs_mutex);
+
+	/* An accept() in progress may still use them. */
+	synchronize_srcu(&fs_srcu);
+	list_for_each_entry_safe(l, tmp, &gone, list) {
+		fs_lite_free(l->lite);
+		fs_listen_free(l);
+	}
+}

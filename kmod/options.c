@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The parent's socket options on a local listener, so that what is accepted
+ * from it is as if accepted from the parent.
+ *
+ * A listener's options matter in three ways: it uses some itself (backlog,
+ * deferred accept, Fast Open), its children are born as copies of it, and its
+ * bind conflicts go by some. All three want the same values here.
+ */
+#include <linux/security.h>
+#include <net/inet_connection_sock.h>
+#include <net/tcp.h>
+
+#include "local.h"
+
+/* Set by setsockopt() and inherited; the others are state. */
+#define FS_SOCK_FLAGS	(BIT(SOCK_URGINLINE) | BIT(SOCK_KEEPOPEN) | \
+			 BIT(SOCK_LINGER) | BIT(SOCK_BROADCAST) | \
+			 BIT(SOCK_LOCALROUTE) | BIT(SOCK_DBG) | \
+			 BIT(SOCK_ZEROCOPY) | BIT(SOCK_RXQ_OVFL) | \
+			 BIT(SOCK_SELECT_ERR_QUEUE) | BIT(SOCK_NOFCS))
+
+#define FS_MD5_KEYS_MAX	64
+
+/**
+ * fs_options_check() - whether a listener's options can be had by a local one
+ * @sk: the listener
+ *
+ * Return: 0, or -EOPNOTSUPP where one of them lives in memory that a module
+ * cannot share: then the listener serves on its own, as without fastsocket.
+ */
+int fs_options_check(const struct sock *sk)
+{
+	const struct inet_connection_sock *icsk = inet_csk(sk);
+
+	if (icsk->icsk_ulp_ops || sk_is_mptcp(sk) || fs_has_tcp_ao(sk) ||
+	    tcp_sk(sk)->repair || rcu_access_pointer(sk->sk_filter) ||
+	    rcu_access_pointer(sk->sk_user_data) ||
+	    sk->sk_flags & SK_FLAGS_TIMESTAMP)
+		return -EOPNOTSUPP;
+#ifdef CONFIG_BPF_SYSCALL
+	if (rcu_access_pointer(sk->sk_bpf_storage))
+		return -EOPNOTSUPP;
+#endif
+#ifdef CONFIG_XFRM
+	if (rcu_access_pointer(sk->sk_policy[0]) ||
+	    rcu_access_pointer(sk->sk_policy[1]))
+		return -EOPNOTSUPP;
+#endif
+#if IS_ENABLED(CONFIG_IPV6)
+	if (sk->sk_family == AF_INET6 && rcu_access_pointer(inet6_sk(sk)->opt))
+		return -EOPNOTSUPP;
+#endif
+	return 0;
+}
+
+static void fs_copy_sock(struct sock *to, const struct sock *from)
+{
+	to->sk_flags = (to->sk_flags & ~FS_SOCK_FLAGS) |
+		       (from->sk_flags & FS_SOCK_FLAGS);
+	to->sk_lingertime = from->sk_lingertime;
+	to->sk_rcvbuf = from->sk_rcvbuf;
+	to->sk_sndbuf = from->sk_sndbuf;
+	to->sk_userlocks = from->sk_userlocks;
+	to->sk_rcvlowat = from->sk_rcvlowat;
+	to->sk_rcvtimeo = from->sk_rcvtimeo;
+	to->sk_sndtimeo = from->sk_sndtimeo;
+	to->sk_priority = from->sk_priority;
+	to->sk_mark = from->sk_mark;
+	to->sk_max_pacing_rate = from->sk_max_pacing_rate;
+	to->sk_pacing_rate = from->sk_pacing_rate;
+	to->sk_pacing_status = from->sk_pacing_status;
+	to->sk_tsflags = from->sk_tsflags;
+	to->sk_txrehash = from->sk_txrehash;
+	to->sk_uid = from->sk_uid;
+	to->sk_bound_dev_if = from->sk_bound_dev_if;
+#ifdef CONFIG_NET_RX_BUSY_POLL
+	to->sk_ll_usec = from->sk_ll_usec;
+	to->sk_prefer_busy_poll = from->sk_prefer_busy_poll;
+	to->sk_busy_poll_budget = from->sk_busy_poll_budget;
+#endif
+}
+
+static void fs_copy_inet(struct sock *to, const struct sock *from)
+{
+	struct inet_sock *t = inet_sk(to);
+	const struct inet_sock *f = inet_sk(from);
+
+	t->tos = f->tos;
+	t->uc_ttl = f->uc_ttl;
+	t->min_ttl = f->min_ttl;
+	t->mc_ttl = f->mc_ttl;
+	t->pmtudisc = f->pmtudisc;
+	t->uc_index = f->uc_index;
+	t->mc_index = f->mc_index;
+	t->mc_addr = f->mc_addr;
+	fs_copy_inet_flags(to, from);
+
+#if IS_ENABLED(CONFIG_IPV6)
+	if (from->sk_family == AF_INET6) {
+		struct ipv6_pinfo *t6 = inet6_sk(to);
+		const struct ipv6_pinfo *f6 = inet6_sk(from);
+
+		t6->tclass = f6->tclass;
+		t6->hop_limit = f6->hop_limit;
+		t6->mcast_hops = f6->mcast_hops;
+		t6->min_hopcount = f6->min_hopcount;
+		t6->pmtudisc = f6->pmtudisc;
+		t6->srcprefs = f6->srcprefs;
+		t6->frag_size = f6->frag_size;
+		t6->ucast_oif = f6->ucast_oif;
+		t6->mcast_oif = f6->mcast_oif;
+		t6->sticky_pktinfo = f6->sticky_pktinfo;
+		t6->rxopt.all = f6->rxopt.all;
+		fs_copy_inet6_flags(to, from);
+	}
+#endif
+}
+
+static void fs_copy_tcp(struct sock *to, const struct sock *from)
+{
+	struct inet_connection_sock *ti = inet_csk(to);
+	const struct inet_connection_sock *fi = inet_csk(from);
+	struct tcp_sock *t = tcp_sk(to);
+	const struct tcp_sock *f = tcp_sk(from);
+
+	ti->icsk_syn_retries = fi->icsk_syn_retries;
+	ti->icsk_user_timeout = fi->icsk_user_timeout;
+	ti->icsk_rto_min = fi->icsk_rto_min;
+	ti->icsk_delack_max = fi->icsk_delack_max;
+	ti->icsk_ack.pingpong = fi->icsk_ack.pingpong;
+	fs_queue(to)->rskq_defer_accept = fs_queue(from)->rskq_defer_accept;
+	fs_queue(to)->fastopenq.max_qlen = fs_queue(from)->fastopenq.max_qlen;
+
+	t->nonagle = f->nonagle;
+	t->thin_lto = f->thin_lto;
+	t->recvmsg_inq = f->recvmsg_inq;
+	t->fastopen_no_cookie = f->fastopen_no_cookie;
+	t->save_syn = f->save_syn;
+	t->keepalive_time = f->keepalive_time;
+	t->keepalive_intvl = f->keepalive_intvl;
+	t->keepalive_probes = f->keepalive_probes;
+	t->linger2 = f->linger2;
+	t->notsent_lowat = f->notsent_lowat;
+	t->window_clamp = f->window_clamp;
+	t->rx_opt.user_mss = f->rx_opt.user_mss;
+	t->tcp_tx_delay = f->tcp_tx_delay;
+#ifdef CONFIG_BPF
+	t->bpf_sock_ops_cb_flags = f->bpf_sock_ops_cb_flags;
+#endif
+#if IS_ENABLED(CONFIG_SMC)
+	t->syn_smc = f->syn_smc;
+#endif
+}
+
+/*
+ * Both sockets hold a module reference on their algorithm. One made by BPF
+ * has no module, and its reference cannot be had from here.
+ */
+static int fs_copy_congestion(struct sock *to, const struct sock *from)
+{
+	struct inet_connection_sock *icsk = inet_csk(to);
+	const struct tcp_congestion_ops *old = icsk->icsk_ca_ops;
+	const struct tcp_congestion_ops *new = inet_csk(from)->icsk_ca_ops;
+
+	if (new != old) {
+		if (new->owner == BPF_MODULE_OWNER ||
+		    old->owner == BPF_MODULE_OWNER || !try_module_get(new->owner))
+			return -EOPNOTSUPP;
+		WRITE_ONCE(icsk->icsk_ca_ops, new);
+		module_put(old->owner);
+	}
+	icsk->icsk_ca_setsockopt = inet_csk(from)->icsk_ca_setsockopt;
+	return 0;
+}
+
+struct fs_keys {
+#ifdef CONFIG_TCP_MD5SIG
+	struct tcp_md5sig md5[FS_MD5_KEYS_MAX];
+#endif
+	unsigned int n_md5;
+	u8 fastopen[TCP_FASTOPEN_KEY_BUF_LENGTH];
+	unsigned int fastopen_len;
+};
+
+/* What setsockopt(TCP_MD5SIG_EXT) would take to set @sk's keys. */
+static int fs_keys_get_md5(struct fs_keys *keys, const struct sock *sk)
+{
+#ifdef CONFIG_TCP_MD5SIG
+	const struct tcp_md5sig_info *info;
+	const struct tcp_md5sig_key *key;
+
+	keys->n_md5 = 0;
+	info = rcu_dereference(tcp_sk(sk)->md5sig_info);
+	if (!info)
+		return 0;
+	hlist_for_each_entry_rcu(key, &info->head, node) {
+		struct tcp_md5sig *md5 = &keys->md5[keys->n_md5];
+
+		if (keys->n_md5++ == FS_MD5_KEYS_MAX)
+			return -EOPNOTSUPP;
+		memset(md5, 0, sizeof(*md5));
+		md5->tcpm_flags = TCP_MD5SIG_FLAG_PREFIX;
+		md5->tcpm_prefixlen = key->prefixlen;
+		if (key->flags & TCP_MD5SIG_FLAG_IFINDEX) {
+			md5->tcpm_flags |= TCP_MD5SIG_FLAG_IFINDEX;
+			md5->tcpm_ifindex = key->l3index;
+		}
+		md5->tcpm_keylen = key->keylen;
+		memcpy(md5->tcpm_key, key->key, key->keylen);
+		if (sk->sk_family == AF_INET) {
+			struct sockaddr_in *sin = (void *)&md5->tcpm_addr;
+
+			sin->sin_family = AF_INET;
+			sin->sin_addr = key->addr.a4;
+#if IS_ENABLED(CONFIG_IPV6)
+		} else {
+			struct sockaddr_in6 *sin6 = (void *)&md5->tcpm_addr;
+
+			sin6->sin6_family = AF_INET6;
+			if (key->family == AF_INET) {
+				ipv6_addr_set_v4mapped(key->addr.a4.s_addr,
+						       &sin6->sin6_addr);
+				md5->tcpm_prefixlen += 96;
+			} else {
+				sin6->sin6_addr = key->addr.a6;
+			}
+#endif
+		}
+	}
+#endif
+	return 0;
+}
+
+static void fs_keys_get_fastopen(struct fs_keys *keys, const struct sock *sk)
+{
+	const struct tcp_fastopen_context *ctx;
+	int i;
+
+	keys->fastopen_len = 0;
+	ctx = rcu_dereference(fs_queue(sk)->fastopenq.ctx);
+	for (i = 0; ctx && i < ctx->num; i++) {
+		/* As tcp_fastopen_get_cipher() gives them. */
+		put_unaligned_le64(ctx->key[i].key[0],
+				   keys->fastopen + keys->fastopen_len);
+		put_unaligned_le64(ctx->key[i].key[1],
+				   keys->fastopen + keys->fastopen_len + 8);
+		keys->fastopen_len += TCP_FASTOPEN_KEY_LENGTH;
+	}
+}
+
+static int fs_set(struct socket *sock, int opt, void *val, unsigned int len)
+{
+	return sock->ops->setsockopt(sock, SOL_TCP, opt, KERNEL_SOCKPTR(val), len);
+}
+
+static bool fs_keys_have(const struct fs_keys *keys, unsigned int i,
+			 const struct fs_keys *in)
+{
+#ifdef CONFIG_TCP_MD5SIG
+	const struct tcp_md5sig *a = &keys->md5[i];
+	unsigned int j;
+
+	for (j = 0; j < in->n_md5; j++) {
+		const struct tcp_md5sig *b = &in->md5[j];
+
+		if (a->tcpm_prefixlen == b->tcpm_prefixlen &&
+		    a->tcpm_flags == b->tcpm_flags &&
+		    a->tcpm_ifindex == b->tcpm_ifindex &&
+		    !memcmp(&a->tcpm_addr, &b->tcpm_addr, sizeof(a->tcpm_addr)))
+			return true;
+	}
+#endif
+	return false;
+}
+
+/* Keys hang off the socket, so they go the way an application sets them. */
+static int fs_copy_keys(struct socket *to, struct sock *from)
+{
+	struct fs_keys *want, *have;
+	unsigned int i;
+	int err;
+
+	want = kmalloc_array(2, sizeof(*want), GFP_KERNEL_ACCOUNT);
+	if (!want)
+		return -ENOMEM;
+	have = want + 1;
+
+	rcu_read_lock();
+	err = fs_keys_get_md5(want, from) ?: fs_keys_get_md5(have, to->sk);
+	fs_keys_get_fastopen(want, from);
+	rcu_read_unlock();
+
+#ifdef CONFIG_TCP_MD5SIG
+	for (i = 0; !err && i < want->n_md5; i++)
+		err = fs_set(to, TCP_MD5SIG_EXT, &want->md5[i],
+			     sizeof(want->md5[i]));
+	for (i = 0; !err && i < have->n_md5; i++) {
+		if (fs_keys_have(have, i, want))
+			continue;
+		have->md5[i].tcpm_keylen = 0;
+		err = fs_set(to, TCP_MD5SIG_EXT, &have->md5[i],
+			     sizeof(have->md5[i]));
+	}
+#endif
+	if (!err && want->fastopen_len)
+		err = fs_set(to, TCP_FASTOPEN_KEY, want->fastopen,
+			     want->fastopen_len);
+	kfree_sensitive(want);
+	return err;
+}
+
+/**
+ * fs_options_copy() - give a local listener its parent's options
+ * @to: the local listener's socket
+ * @from: the parent
+ *
+ * Context: process; takes both socket locks, the parent's first.
+ * Return: 0, -EOPNOTSUPP as fs_options_check(), or -ENOMEM.
+ */
+int fs_options_copy(struct socket *to, struct sock *from)
+{
+	struct sock *sk = to->sk;
+	int err;
+
+	lock_sock(from);
+	lock_sock_nested(sk, SINGLE_DEPTH_NESTING);
+	err = fs_options_check(from);
+	if (!err)
+		err = fs_copy_congestion(sk, from);
+	if (!err) {
+		fs_copy_sock(sk, from);
+		fs_copy_inet(sk, from);
+		fs_copy_tcp(sk, from);
+		security_sk_clone(from, sk);
+	}
+	release_sock(sk);
+	release_sock(from);
+
+	return err ?: fs_copy_keys(to, from);
+}
