@@ -33,15 +33,16 @@ LIST_HEAD(fs_draining);
  * parent has left LISTEN. The parent's backlog is not a limit here: these
  * connections have been promised to their clients.
  *
- * Context: process or softirq.
- * Return: the number of connections moved.
+ * Context: process; takes the local listener's socket lock.
  */
-unsigned int fs_drain_move(struct fs_local *l)
+void fs_drain_move(struct fs_local *l)
 {
 	struct request_sock_queue *from = fs_queue(l->sk), *to = fs_queue(l->parent);
 	struct request_sock *req, *next, *keep = NULL, *keep_tail = NULL;
 	unsigned int moved = 0;
 
+	/* inet_csk_accept() counts on nobody else taking from the queue. */
+	lock_sock(l->sk);
 	spin_lock_bh(&from->rskq_lock);
 	/* Always the local one first, so the order is fixed. */
 	spin_lock_nested(&to->rskq_lock, SINGLE_DEPTH_NESTING);
@@ -73,17 +74,17 @@ unsigned int fs_drain_move(struct fs_local *l)
 unlock:
 	spin_unlock(&to->rskq_lock);
 	spin_unlock_bh(&from->rskq_lock);
+	release_sock(l->sk);
 
 	if (moved) {
 		fs_count_n(l->fn, moved, moved);
 		local_bh_disable();
 		rcu_read_lock();
 		while (moved--)	/* one exclusive waiter each */
-			READ_ONCE(l->parent->sk_data_ready)(l->parent);
+			l->parent->sk_data_ready(l->parent);
 		rcu_read_unlock();
 		local_bh_enable();
 	}
-	return moved;
 }
 
 static bool fs_drain_done(struct fs_local *l)

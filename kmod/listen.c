@@ -88,8 +88,10 @@ static bool fs_takes(const struct fs_local *l, const struct sock *parent,
 	if (l->parent != parent &&
 	    (key == parent || rcu_access_pointer(l->parent->sk_reuseport_cb) != key))
 		return false;
+	/* shutdown() and listen() again may have given it another port. */
 	return READ_ONCE(l->sk->sk_state) == TCP_LISTEN &&
 	       READ_ONCE(l->parent->sk_state) == TCP_LISTEN &&
+	       l->sk->sk_num == l->parent->sk_num &&
 	       !sk_acceptq_is_full(l->sk);
 }
 
@@ -165,8 +167,8 @@ static int fs_accept(struct socket *sock, struct socket *newsock,
 	int idx = srcu_read_lock(&fs_srcu);
 	struct sock *sk = sock->sk, *parent;
 	struct fs_local *l;
-	int err = -EAGAIN;
 	bool own;
+	int err;
 
 	/* sys_accept() gave the child the listener's; its own are stock. */
 	newsock->ops = fs_family(sk)->stock;
@@ -180,30 +182,30 @@ static int fs_accept(struct socket *sock, struct socket *newsock,
 	}
 	parent = l->parent;
 
-	own = ++l->turn % FS_TURNS;
-	if (!own && fs_waits(parent)) {
-		err = fs_accept_from(parent, sock, newsock, FS_ACCEPT_ARGS);
-	} else if (fs_waits(sk) || parent->sk_state != TCP_LISTEN) {
-		own = true;
-		err = fs_accept_from(sk, sock, newsock, FS_ACCEPT_ARGS);
-	}
-	if (err == -EAGAIN && (own || !fs_waits(parent))) {
-		own = !fs_waits(parent);
+	/* Another task may be quicker: then look again, as a wake-up is due. */
+	do {
+		own = fs_waits(sk);
+		if (fs_waits(parent) && (!own || !(++l->turn % FS_TURNS))) {
+			own = false;
+		} else if (!own) {
+			err = parent->sk_state == TCP_LISTEN ? -ENODATA : -EINVAL;
+			goto out;
+		}
 		err = fs_accept_from(own ? sk : parent, sock, newsock,
 				     FS_ACCEPT_ARGS);
-	}
+	} while (err == -EAGAIN);
 
-	if (!err && !own) {
+	if (err)
+		goto out;
+	if (!own) {
 		fs_count(l->fn, accept_slow);
-	} else if (!err) {
-		atomic_long_inc(&l->accepted);
-		if (raw_smp_processor_id() == l->cpu)
-			fs_count(l->fn, accept_local);
-		else
-			fs_count(l->fn, accept_remote);
-	} else if (err == -EAGAIN) {
-		err = -ENODATA;
+		goto out;
 	}
+	atomic_long_inc(&l->accepted);
+	if (raw_smp_processor_id() == l->cpu)
+		fs_count(l->fn, accept_local);
+	else
+		fs_count(l->fn, accept_remote);
 out:
 	srcu_read_unlock(&fs_srcu, idx);
 	return err;

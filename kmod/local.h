@@ -134,7 +134,7 @@ void fs_syn_unhook(struct net *net);
 
 /* drain.c */
 extern struct list_head fs_draining;
-unsigned int fs_drain_move(struct fs_local *l);
+void fs_drain_move(struct fs_local *l);
 void fs_drain_start(struct fs_local *l, struct socket *sock);
 void fs_drain_flush(void);
 

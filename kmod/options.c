@@ -35,7 +35,7 @@ int fs_options_check(const struct sock *sk)
 
 	if (icsk->icsk_ulp_ops || sk_is_mptcp(sk) || fs_has_tcp_ao(sk) ||
 	    tcp_sk(sk)->repair || rcu_access_pointer(sk->sk_filter) ||
-	    rcu_access_pointer(sk->sk_user_data) ||
+	    READ_ONCE(sk->sk_user_data) ||
 	    sk->sk_flags & SK_FLAGS_TIMESTAMP)
 		return -EOPNOTSUPP;
 #ifdef CONFIG_BPF_SYSCALL

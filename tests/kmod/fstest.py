@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What the module's tests share: KTAP output, the ioctls, the statistics, and
+clients that connect from a chosen CPU (over loopback a SYN is processed on
+the CPU of the task that sends it)."""
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import socket
+import struct
+import subprocess
+import sys
+import time
+import traceback
+
+IOC_INFO = 0x8008F500
+IOC_SPAWN = 0xC010F501
+IOC_SYNC = 0x4008F502
+CPU_ANY = -1
+CLONE_NEWNET = 0x40000000
+
+libc = ctypes.CDLL(None, use_errno=True)
+cases = []
+
+
+class Skip(Exception):
+    """Raised by a case that cannot run here; says why."""
+
+
+def case(func):
+    """Register a test; its docstring is the sentence that it proves."""
+    cases.append(func)
+    return func
+
+
+def main():
+    """Run the cases, or those named on the command line, as KTAP."""
+    chosen = [c for c in cases if not sys.argv[1:] or c.__name__ in sys.argv[1:]]
+    print("KTAP version 1\n1..%d" % len(chosen), flush=True)
+    failed = 0
+    for n, func in enumerate(chosen, 1):
+        name = " ".join((func.__doc__ or func.__name__).split()).rstrip(".")
+        name = name.replace("#", "")
+        try:
+            with contextlib.ExitStack() as stack:
+                func(stack)
+            print("ok %d - %s" % (n, name), flush=True)
+        except Skip as why:
+            print("ok %d - %s # SKIP %s" % (n, name, why), flush=True)
+        except BaseException:
+            failed += 1
+            for line in traceback.format_exc().splitlines():
+                print("# " + line)
+            print("not ok %d - %s" % (n, name), flush=True)
+    sys.exit(1 if failed else 0)
+
+
+def run(*cmd, check=True):
+    done = subprocess.run(cmd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True, check=False)
+    if check and done.returncode:
+        raise AssertionError("%s: %s" % (" ".join(cmd), done.stdout))
+    return done.stdout
+
+
+def module_path():
+    return os.environ["FASTSOCKET_KO"]
+
+
+def loaded():
+    return os.path.exists("/proc/net/fastsocket")
+
+
+def load():
+    if not loaded():
+        run("insmod", module_path())
+
+
+def sysctl(name, value):
+    """Set a sysctl of this namespace; returns what it was."""
+    path = "/proc/sys/" + name.replace(".", "/")
+    with open(path) as f:
+        old = f.read().strip()
+    with open(path, "w") as f:
+        f.write(str(value))
+    return old
+
+
+def sysctl_for(stack, name, value):
+    stack.callback(sysctl, name, sysctl(name, value))
+
+
+def ioctl(cmd, data):
+    fd = os.open("/dev/fastsocket", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        return fcntl.ioctl(fd, cmd, data)
+    finally:
+        os.close(fd)
+
+
+def info():
+    return struct.unpack("II", ioctl(IOC_INFO, bytes(8)))
+
+
+def spawn(stack, parent, cpu=CPU_ANY):
+    """A local listener of @parent, as a socket; its .cpu says where."""
+    out = ioctl(IOC_SPAWN, struct.pack("iiiI", parent.fileno(), cpu, -1, 0))
+    _, cpu, fd, _ = struct.unpack("iiiI", out)
+    sock = Local(fileno=fd)
+    sock.cpu = cpu
+    return stack.enter_context(sock)
+
+
+def sync(parent):
+    ioctl(IOC_SYNC, struct.pack("iI", parent.fileno(), 0))
+
+
+class Local(socket.socket):
+    """A local listener; accept() waits up to a second, as a test should."""
+
+    cpu = None
+
+    def take(self, timeout=1.0):
+        return take(self, timeout)
+
+
+def take(listener, timeout=1.0):
+    """accept() within @timeout, or None."""
+    end = time.monotonic() + timeout
+    flags = socket.SOCK_CLOEXEC
+    while True:
+        fd = libc.accept4(listener.fileno(), None, None, flags)
+        if fd >= 0:
+            return socket.socket(fileno=fd)
+        err = ctypes.get_errno()
+        if err not in (errno.EAGAIN, errno.ENODATA):
+            raise OSError(err, os.strerror(err))
+        if time.monotonic() > end:
+            return None
+        time.sleep(0.005)
+
+
+def accept_errno(listener):
+    fd = libc.accept4(listener.fileno(), None, None, 0)
+    if fd >= 0:
+        os.close(fd)
+        return 0
+    return ctypes.get_errno()
+
+
+def listener(stack, addr="127.0.0.1", port=0, family=None, backlog=128,
+             setup=None, reuseport=False):
+    family = family or (socket.AF_INET6 if ":" in addr else socket.AF_INET)
+    sock = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if reuseport:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if setup:
+        setup(sock)
+    sock.bind((addr, port))
+    sock.listen(backlog)
+    sock.setblocking(False)
+    return sock
+
+
+def port_of(sock):
+    return sock.getsockname()[1]
+
+
+@contextlib.contextmanager
+def on_cpu(cpu):
+    old = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {cpu})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, old)
+
+
+def connect(stack, addr, port, cpu=None, timeout=5, sport=0, setup=None):
+    family = socket.AF_INET6 if ":" in addr else socket.AF_INET
+    sock = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+    sock.settimeout(timeout)
+    if setup:
+        setup(sock)
+    if sport:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("", sport))
+    with on_cpu(cpu) if cpu is not None else contextlib.nullcontext():
+        sock.connect((addr, port))
+    return sock
+
+
+def talk(client, server):
+    """Both directions work."""
+    server.settimeout(5)
+    client.sendall(b"ping")
+    assert server.recv(4) == b"ping"
+    server.sendall(b"pong")
+    assert client.recv(4) == b"pong"
+
+
+def table(name):
+    with open("/proc/self/net/fastsocket/" + name) as f:
+        head, *rows = [line.split() for line in f]
+    return [dict(zip(head, row)) for row in rows]
+
+
+def stats():
+    """The sums over all CPUs."""
+    total = {}
+    for row in table("stats"):
+        for key, value in row.items():
+            if key != "cpu":
+                total[key] = total.get(key, 0) + int(value)
+    return total
+
+
+def wait_for(what, timeout=5.0):
+    end = time.monotonic() + timeout
+    while not what():
+        assert time.monotonic() < end, "waited %g s in vain" % timeout
+        time.sleep(0.01)
+
+
+def listeners_of(port):
+    return [r for r in table("listeners") if r["port"] == str(port)]
+
+
+class Delta:
+    """How much a counter has grown since."""
+
+    def __init__(self):
+        self.before = stats()
+
+    def __getattr__(self, name):
+        return stats()[name] - self.before[name]
+
+
+def unshare_net(stack):
+    """Enter a fresh network namespace until the case ends."""
+    here = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    if libc.unshare(CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "unshare")
+
+    def back():
+        libc.setns(here, CLONE_NEWNET)
+        os.close(here)
+
+    stack.callback(back)
+    run("ip", "link", "set", "lo", "up")
+
+
+def nft(stack, rules):
+    """Rules in a table of their own, gone when the case ends."""
+    run("nft", "add", "table", "inet", "fstest")
+    stack.callback(run, "nft", "delete", "table", "inet", "fstest", check=False)
+    for rule in rules:
+        run("nft", "add", *rule.split(" ", 1)[0:1], *rule.split()[1:])

@@ -1,0 +1,513 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""Local listeners: which connection goes where, and that none is lost."""
+
+import errno
+import os
+import socket
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from fstest import *  # noqa: E402,F403 pylint: disable=W,C
+
+ADDRESSES = (("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"),
+             ("::1", "::1"), ("::", "::1"), ("::", "127.0.0.1"))
+
+
+@case
+def local_syn(stack):
+    """A connection is accepted from the local listener of the CPU of its SYN (IPv4, IPv6, dual-stack)."""
+    for addr, to in ADDRESSES:
+        parent = listener(stack, addr)
+        locals_ = [spawn(stack, parent, cpu) for cpu in range(4)]
+        for cpu in range(4):
+            client = connect(stack, to, port_of(parent), cpu)
+            others = [l for l in locals_ if l.cpu != cpu] + [parent]
+            assert all(accept_errno(l) in (errno.EAGAIN, errno.ENODATA)
+                       for l in others), (addr, cpu)
+            server = locals_[cpu].take()
+            assert server, (addr, to, cpu)
+            talk(client, server)
+            server.close()
+
+
+@case
+def slow_path(stack):
+    """A SYN on a CPU without a local listener goes to the application's own listener, and any local listener's accept() takes it from there."""
+    parent = listener(stack)
+    local = spawn(stack, parent, 0)
+    d = Delta()
+    first = connect(stack, "127.0.0.1", port_of(parent), 1)
+    server = take(parent)
+    talk(first, server)
+    second = connect(stack, "127.0.0.1", port_of(parent), 1)
+    server = local.take()
+    talk(second, server)
+    assert d.accept_slow == 1 and d.syn_slow == 2 and d.syn_local == 0
+
+
+@case
+def looks_like_a_listener(stack):
+    """A local listener has its parent's name and SO_ACCEPTCONN, is in nobody's ss -l, and accept() on it never blocks."""
+    parent = listener(stack)
+    local = spawn(stack, parent, 0)
+    assert local.getsockname() == parent.getsockname()
+    assert local.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
+    shown = run("ss", "-Hltn", "sport = :%d" % port_of(parent))
+    assert len(shown.splitlines()) == 1, shown
+    local.setblocking(True)
+    assert accept_errno(local) == errno.ENODATA
+
+
+@case
+def children_are_stock(stack):
+    """What is accepted holds no part of the module: it can be listened to, shut down and outlives its listener."""
+    parent = listener(stack)
+    local = spawn(stack, parent, 2)
+    client = connect(stack, "127.0.0.1", port_of(parent), 2)
+    server = local.take()
+    local.close()
+    parent.close()
+    talk(client, server)
+
+
+@case
+def specific_beats_wildcard(stack):
+    """A specific address beats a wildcard, whichever of them has local listeners."""
+    for spawned in range(2):
+        wild = listener(stack, "0.0.0.0", reuseport=True)
+        port = port_of(wild)
+        exact = listener(stack, "127.0.0.2", port, reuseport=True)
+        local = spawn(stack, (wild, exact)[spawned], 0)
+        for addr, owner in (("127.0.0.1", wild), ("127.0.0.2", exact)):
+            connect(stack, addr, port, 0)
+            want = local if owner is (wild, exact)[spawned] else owner
+            got = take(want)
+            assert got, (spawned, addr)
+            assert got.getsockname()[0] == addr
+            got.close()
+
+
+@case
+def same_port_other_address(stack):
+    """Two programs with listeners on one port and different addresses keep their own connections."""
+    one = listener(stack, "127.0.0.2")
+    two = listener(stack, "127.0.0.3", port_of(one))
+    locals_ = [spawn(stack, one, 1), spawn(stack, two, 1)]
+    for local, addr in zip(locals_, ("127.0.0.2", "127.0.0.3")):
+        connect(stack, addr, port_of(one), 1)
+        assert local.take().getsockname()[0] == addr
+
+
+@case
+def bind_to_device(stack):
+    """SO_BINDTODEVICE is honoured: a SYN from another device does not reach the local listener."""
+    unshare_net(stack)
+    run("ip", "link", "add", "v0", "type", "veth", "peer", "name", "v1")
+    run("ip", "addr", "add", "10.9.0.1/24", "dev", "v0")
+    run("ip", "link", "set", "v0", "up")
+
+    def bind(sock):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"v0")
+
+    parent = listener(stack, "0.0.0.0", setup=bind)
+    local = spawn(stack, parent, 0)
+    try:
+        connect(stack, "127.0.0.1", port_of(parent), 0)
+        raise AssertionError("connected through lo")
+    except ConnectionRefusedError:
+        pass
+    both = listener(stack, "127.0.0.1", port_of(parent), reuseport=False,
+                    setup=lambda s: s.setsockopt(socket.SOL_SOCKET,
+                                                 socket.SO_BINDTODEVICE, b"lo"))
+    connect(stack, "127.0.0.1", port_of(parent), 0)
+    assert take(both) and accept_errno(local) == errno.ENODATA
+
+
+@case
+def address_in_use(stack):
+    """A second instance still gets EADDRINUSE, and the port is free as soon as the first is gone."""
+    parent = listener(stack, "0.0.0.0")
+    port = port_of(parent)
+    local = spawn(stack, parent, 0)
+    for _ in range(2):
+        try:
+            listener(stack, "0.0.0.0", port)
+            raise AssertionError("bound twice")
+        except OSError as err:
+            assert err.errno == errno.EADDRINUSE
+        connect(stack, "127.0.0.1", port, 0)
+        local.take().close()
+    parent.close()
+    local.close()
+    listener(stack, "0.0.0.0", port)
+
+
+@case
+def close_moves_queue(stack):
+    """What waits in a closed local listener's accept queue moves to the application's listener."""
+    for addr, to in ADDRESSES:
+        parent = listener(stack, addr)
+        local = spawn(stack, parent, 1)
+        clients = [connect(stack, to, port_of(parent), 1) for _ in range(5)]
+        assert take(parent, 0) is None
+        local.close()
+        for _ in clients:
+            server = take(parent)
+            assert server, addr
+            client = [c for c in clients
+                      if c.getsockname()[1] == server.getpeername()[1]][0]
+            talk(client, server)
+
+
+def half_open(stack, parent, cpu, count):
+    """Clients whose third segment has been dropped; and the rule's undoing."""
+    port = port_of(parent)
+    nft(stack, ["chain inet fstest in { type filter hook input priority 0 ; }",
+                "rule inet fstest in tcp dport %d tcp flags & (syn|ack) == ack drop" % port])
+    clients = [connect(stack, "127.0.0.1", port, cpu) for _ in range(count)]
+    return clients, lambda: run("nft", "flush", "table", "inet", "fstest")
+
+
+@case
+def close_finishes_half_open(stack):
+    """Half-open connections of a closed local listener finish on the application's listener."""
+    unshare_net(stack)
+    parent = listener(stack)
+    local = spawn(stack, parent, 1)
+    clients, admit = half_open(stack, parent, 1, 5)
+    assert int(listeners_of(port_of(parent))[0]["half_open"]) == 5
+    local.close()
+    time.sleep(0.1)
+    admit()
+    for client in clients:
+        client.sendall(b"x")
+    servers = [take(parent, 5) for _ in clients]
+    assert all(servers)
+    wait_for(lambda: not listeners_of(port_of(parent)), 15)
+
+
+@case
+def parent_gone_frees_port(stack):
+    """When the application's listener goes, a draining local listener does not keep its port."""
+    unshare_net(stack)
+    parent = listener(stack)
+    port = port_of(parent)
+    local = spawn(stack, parent, 1)
+    half_open(stack, parent, 1, 3)
+    local.close()
+    assert listeners_of(port)
+    parent.close()
+    wait_for(lambda: not listeners_of(port), 1)
+    listener(stack, "127.0.0.1", port)
+
+
+@case
+def full_queue_goes_slow(stack):
+    """A worker that does not accept delays only what fills its own queue; the rest goes to the others."""
+    parent = listener(stack, backlog=4)
+    local = spawn(stack, parent, 0)
+    for _ in range(5):
+        connect(stack, "127.0.0.1", port_of(parent), 0)
+    assert take(parent, 0) is None
+    connect(stack, "127.0.0.1", port_of(parent), 0)
+    assert take(parent)
+    for _ in range(5):
+        assert local.take()
+
+
+@case
+def global_queue_not_starved(stack):
+    """A busy local queue does not starve the application's: what waits there is taken within 8 calls."""
+    parent = listener(stack)
+    port = port_of(parent)
+    local = spawn(stack, parent, 0)
+    slow = connect(stack, "127.0.0.1", port, 1)
+    for _ in range(40):
+        connect(stack, "127.0.0.1", port, 0)
+    for n in range(1, 9):
+        if local.take(0).getpeername() == slow.getsockname():
+            break
+    else:
+        raise AssertionError("not within 8")
+
+
+@case
+def two_on_one_cpu(stack):
+    """Two local listeners of one CPU share its connections."""
+    parent = listener(stack)
+    one, two = spawn(stack, parent, 0), spawn(stack, parent, 0)
+    for _ in range(10):
+        connect(stack, "127.0.0.1", port_of(parent), 0)
+    for local in (one, two):
+        for _ in range(5):
+            assert local.take(0)
+
+
+@case
+def reuseport_group(stack):
+    """Listeners of one SO_REUSEPORT group are served core-locally whichever of them the stock lookup picks."""
+    parents = [listener(stack, reuseport=True)]
+    port = port_of(parents[0])
+    parents += [listener(stack, "127.0.0.1", port, reuseport=True) for _ in range(3)]
+    locals_ = [spawn(stack, p) for p in parents]
+    assert sorted(l.cpu for l in locals_) == [0, 1, 2, 3]
+    by_cpu = {l.cpu: l for l in locals_}
+    for n in range(20):
+        connect(stack, "127.0.0.1", port, n % 4)
+        assert by_cpu[n % 4].take(), n
+    listener(stack, "127.0.0.1", port, reuseport=True)
+
+
+@case
+def reuseport_program(stack):
+    """A SO_REUSEPORT group with a selection program of its own is left alone."""
+    import ctypes as c
+    parents = [listener(stack, reuseport=True)]
+    port = port_of(parents[0])
+    parents.append(listener(stack, "127.0.0.1", port, reuseport=True))
+    locals_ = [spawn(stack, p, 0) for p in parents]
+    insn = (c.c_ubyte * 8)(0x06, 0, 0, 0, 1, 0, 0, 0)   # BPF_RET | BPF_K 1
+
+    class Prog(c.Structure):
+        _fields_ = [("len", c.c_ushort), ("insn", c.c_void_p)]
+
+    prog = Prog(1, c.addressof(insn))
+    parents[0].setsockopt(socket.SOL_SOCKET, 51, bytes(prog))  # SO_ATTACH_REUSEPORT_CBPF
+    for _ in range(8):
+        connect(stack, "127.0.0.1", port, 0)
+        assert take(parents[1]), "the program chose the second"
+    assert all(accept_errno(l) == errno.ENODATA for l in locals_)
+
+
+@case
+def cpu_any(stack):
+    """With no CPU named the module takes the allowed CPU with the fewest local listeners."""
+    parent = listener(stack)
+    assert sorted(spawn(stack, parent).cpu for _ in range(4)) == [0, 1, 2, 3]
+    with on_cpu(2):
+        assert spawn(stack, parent).cpu == 2
+
+
+@case
+def sysctl_off(stack):
+    """net.fastsocket.listen_spawn=0 sends new connections the slow way at once and loses none that wait."""
+    parent = listener(stack)
+    local = spawn(stack, parent, 0)
+    connect(stack, "127.0.0.1", port_of(parent), 0)
+    sysctl_for(stack, "net.fastsocket.listen_spawn", 0)
+    connect(stack, "127.0.0.1", port_of(parent), 0)
+    assert take(parent) and local.take()
+    sysctl("net.fastsocket.listen_spawn", 2)
+    connect(stack, "127.0.0.1", port_of(parent), 0)
+    assert local.take() and take(parent, 0) is None
+
+
+@case
+def sysctl_per_namespace(stack):
+    """The sysctl and the statistics belong to one network namespace, and take no other value than 0, 1 and 2."""
+    outer = stats()
+    unshare_net(stack)
+    assert sysctl("net.fastsocket.listen_spawn", 1) == "2"
+    assert info() == (1, 1)
+    for bad in (3, -1):
+        try:
+            sysctl("net.fastsocket.listen_spawn", bad)
+            raise AssertionError("accepted")
+        except OSError as err:
+            assert err.errno == errno.EINVAL
+    parent = listener(stack)
+    local = spawn(stack, parent, 0)
+    connect(stack, "127.0.0.1", port_of(parent), 0)
+    assert local.take() and stats()["accept_local"] == 1
+    stack.close()
+    assert stats()["spawned"] == outer["spawned"] and info() == (1, 2)
+
+
+@case
+def namespace_goes(stack):
+    """A namespace can go away with listeners in it: connected, queued and half-open."""
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            with contextlib.ExitStack() as inner:
+                unshare_net(inner)
+                parent = listener(inner)
+                local = spawn(inner, parent, 0)
+                for _ in range(3):
+                    connect(inner, "127.0.0.1", port_of(parent), 0)
+                local.take(0)
+                half_open(inner, parent, 0, 2)
+                code = 0
+                os._exit(code)
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+@case
+def timewait_reuse(stack):
+    """A SYN that reuses a TIME_WAIT tuple connects at once, core-locally."""
+    parent = listener(stack)
+    port = port_of(parent)
+    local = spawn(stack, parent, 0)
+    sport = 0
+    for n in range(10):
+        client = connect(stack, "127.0.0.1", port, 0, timeout=2, sport=sport)
+        sport = client.getsockname()[1]
+        server = local.take()
+        assert server, n
+        talk(client, server)
+        server.close()          # first: TIME_WAIT stays on this side
+        assert client.recv(1) == b""
+        client.close()
+        wait_for(lambda: run("ss", "-Htan", "state", "time-wait",
+                             "sport = :%d" % port))
+
+
+@case
+def firewall_drop(stack):
+    """An INPUT rule that drops is honoured."""
+    unshare_net(stack)
+    parent = listener(stack)
+    local = spawn(stack, parent, 0)
+    d = Delta()
+    nft(stack, ["chain inet fstest in { type filter hook input priority 0 ; }",
+                "rule inet fstest in tcp dport %d drop" % port_of(parent)])
+    try:
+        connect(stack, "127.0.0.1", port_of(parent), 0, timeout=1)
+        raise AssertionError("connected")
+    except TimeoutError:
+        pass
+    assert d.syn_local == 0
+    run("nft", "flush", "table", "inet", "fstest")
+    connect(stack, "127.0.0.1", port_of(parent), 0)
+    assert local.take()
+
+
+@case
+def redirected(stack):
+    """A SYN that a rule redirects reaches the local listener of the rewritten port."""
+    unshare_net(stack)
+    parent = listener(stack)
+    other = listener(stack)
+    local = spawn(stack, parent, 0)
+    wrong = spawn(stack, other, 0)
+    nft(stack, ["chain inet fstest out { type nat hook output priority -100 ; }",
+                "rule inet fstest out tcp dport %d redirect to :%d"
+                % (port_of(other), port_of(parent))])
+    client = connect(stack, "127.0.0.1", port_of(other), 0)
+    server = local.take()
+    talk(client, server)
+    assert accept_errno(wrong) == errno.ENODATA
+
+
+@case
+def forwarded(stack):
+    """A SYN that is forwarded or DNATed past a wildcard listener with a local one goes on to its destination."""
+    unshare_net(stack)
+    ns = ["fst-c", "fst-s"]
+    for n, name in enumerate(ns):
+        run("ip", "netns", "add", name)
+        stack.callback(run, "ip", "netns", "del", name)
+        run("ip", "link", "add", "r%d" % n, "type", "veth", "peer", "name", "eth0",
+            "netns", name)
+        run("ip", "addr", "add", "10.8.%d.1/24" % n, "dev", "r%d" % n)
+        run("ip", "link", "set", "r%d" % n, "up")
+        run("ip", "-n", name, "addr", "add", "10.8.%d.2/24" % n, "dev", "eth0")
+        run("ip", "-n", name, "link", "set", "eth0", "up")
+        run("ip", "-n", name, "route", "add", "default", "via", "10.8.%d.1" % n)
+    sysctl("net.ipv4.ip_forward", 1)
+    parent = listener(stack, "0.0.0.0", 8080)
+    locals_ = [spawn(stack, parent, cpu) for cpu in range(4)]
+    server = stack.enter_context(subprocess.Popen(
+        ["ip", "netns", "exec", "fst-s", "python3", "-c",
+         "import socket\ns=socket.create_server(('',8080))\n"
+         "print(flush=True)\n"
+         "while 1: c,_=s.accept(); c.sendall(b'far'); c.close()"],
+        stdout=subprocess.PIPE))
+    stack.callback(server.kill)
+    server.stdout.readline()
+
+    def get(addr):
+        return run("ip", "netns", "exec", "fst-c", "python3", "-c",
+                   "import socket\ns=socket.create_connection(('%s',8080),5)\n"
+                   "print(s.recv(3))" % addr)
+
+    assert "far" in get("10.8.1.2")
+    nft(stack, ["chain inet fstest pre { type nat hook prerouting priority -100 ; }",
+                "rule inet fstest pre ip daddr 10.8.0.1 tcp dport 8080 dnat ip to 10.8.1.2"])
+    assert "far" in get("10.8.0.1")
+    assert all(accept_errno(l) == errno.ENODATA for l in locals_)
+
+
+@case
+def vrf(stack):
+    """In a VRF the local listener takes what the stock lookup would give its parent."""
+    unshare_net(stack)
+    if subprocess.run(["ip", "link", "add", "red", "type", "vrf", "table", "10"],
+                      check=False, capture_output=True).returncode:
+        raise Skip("this kernel has no VRF device")
+    run("ip", "link", "set", "red", "up")
+    run("ip", "addr", "add", "10.7.0.1/24", "dev", "red")
+
+    def red(sock):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"red")
+
+    inside = listener(stack, "10.7.0.1", setup=red)
+    outside = listener(stack, "0.0.0.0", port_of(inside))
+    locals_ = [spawn(stack, inside, 0), spawn(stack, outside, 0)]
+    connect(stack, "10.7.0.1", port_of(inside), 0, setup=red)
+    assert locals_[0].take() and accept_errno(locals_[1]) == errno.ENODATA
+    connect(stack, "127.0.0.1", port_of(inside), 0)
+    assert locals_[1].take() and accept_errno(locals_[0]) == errno.ENODATA
+
+
+@case
+def cpu_offline(stack):
+    """A core that goes offline sends its connections the slow way."""
+    parent = listener(stack)
+    local = spawn(stack, parent, 3)
+    connect(stack, "127.0.0.1", port_of(parent), 3)
+    path = "/sys/devices/system/cpu/cpu3/online"
+
+    def online(value):
+        with open(path, "w") as f:
+            f.write(value)
+
+    stack.callback(online, "1")
+    online("0")
+    try:
+        spawn(stack, parent, 3)
+        raise AssertionError("spawned on an offline CPU")
+    except OSError as err:
+        assert err.errno == errno.ENXIO
+    connect(stack, "127.0.0.1", port_of(parent), 2)
+    assert take(parent) and local.take()
+
+
+@case
+def shutdown_parent(stack):
+    """After shutdown() of the application's listener nobody connects, and it can listen again."""
+    parent = listener(stack, port=8081)
+    port = port_of(parent)
+    local = spawn(stack, parent, 0)
+    parent.shutdown(socket.SHUT_RD)
+    try:
+        connect(stack, "127.0.0.1", port, 0)
+        raise AssertionError("connected")
+    except ConnectionRefusedError:
+        pass
+    assert accept_errno(local) == errno.EINVAL
+    local.close()
+    parent.listen(16)
+    local = spawn(stack, parent, 0)
+    connect(stack, "127.0.0.1", port, 0)
+    assert local.take()
+
+
+load()
+main()

@@ -1,0 +1,364 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""A local listener behaves as the application's own: options and limits."""
+
+import errno
+import os
+import socket
+import struct
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from fstest import *  # noqa: E402,F403 pylint: disable=W,C
+
+TCP = socket.IPPROTO_TCP
+SOL = socket.SOL_SOCKET
+TCP_MD5SIG = 14
+TCP_FASTOPEN = 23
+TCP_FASTOPEN_KEY = 33
+TCP_SAVE_SYN, TCP_SAVED_SYN = 27, 28
+MSG_FASTOPEN = 0x20000000
+
+# level, option, value to set, length to read
+INHERITED = [
+    ("SO_KEEPALIVE", SOL, socket.SO_KEEPALIVE, 1),
+    ("SO_LINGER", SOL, socket.SO_LINGER, struct.pack("ii", 1, 7)),
+    ("SO_RCVBUF", SOL, socket.SO_RCVBUF, 60000),
+    ("SO_SNDBUF", SOL, socket.SO_SNDBUF, 70000),
+    ("SO_RCVLOWAT", SOL, socket.SO_RCVLOWAT, 3),
+    ("SO_MARK", SOL, socket.SO_MARK, 77),
+    ("SO_OOBINLINE", SOL, socket.SO_OOBINLINE, 1),
+    ("SO_MAX_PACING_RATE", SOL, 47, 10000000),
+    ("TCP_NODELAY", TCP, socket.TCP_NODELAY, 1),
+    ("TCP_KEEPIDLE", TCP, socket.TCP_KEEPIDLE, 111),
+    ("TCP_KEEPINTVL", TCP, socket.TCP_KEEPINTVL, 22),
+    ("TCP_KEEPCNT", TCP, socket.TCP_KEEPCNT, 4),
+    ("TCP_USER_TIMEOUT", TCP, socket.TCP_USER_TIMEOUT, 12345),
+    ("TCP_NOTSENT_LOWAT", TCP, 25, 4000),
+    ("TCP_LINGER2", TCP, socket.TCP_LINGER2, 9),
+    ("TCP_CONGESTION", TCP, socket.TCP_CONGESTION, b"reno"),
+    ("IP_TOS", socket.IPPROTO_IP, socket.IP_TOS, 0x10),
+    ("IP_TTL", socket.IPPROTO_IP, socket.IP_TTL, 33),
+    ("IP_MTU_DISCOVER", socket.IPPROTO_IP, 10, 2),
+    ("IP_TRANSPARENT", socket.IPPROTO_IP, 19, 1),
+    ("IP_FREEBIND", socket.IPPROTO_IP, 15, 1),
+]
+INHERITED6 = [
+    ("IPV6_TCLASS", socket.IPPROTO_IPV6, socket.IPV6_TCLASS, 0x20),
+    ("IPV6_UNICAST_HOPS", socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, 44),
+    ("IPV6_MTU_DISCOVER", socket.IPPROTO_IPV6, 23, 2),
+    ("IPV6_RECVTCLASS", socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1),
+]
+
+
+def get(sock, level, opt):
+    return sock.getsockopt(level, opt, 16)
+
+
+def check_inherited(stack, addr, options, later):
+    """Children of the parent and of the local listener have equal options,
+    and these differ from the defaults."""
+    def setup(sock):
+        for _, level, opt, value in options:
+            sock.setsockopt(level, opt, value)
+
+    parent = listener(stack, addr, setup=None if later else setup)
+    local = spawn(stack, parent, 0)
+    if later:
+        setup(parent)
+        sync(parent)
+    plain = listener(stack, addr)
+    children = []
+    for target, cpu in ((parent, 1), (local, 0), (plain, 1)):
+        client = connect(stack, addr, port_of(target), cpu)
+        children.append((take(target), client))
+    for name, level, opt, _ in options:
+        of_parent, of_local, default = [get(c, level, opt) for c, _ in children]
+        assert of_parent == of_local, (name, of_parent, of_local)
+        if name != "IP_FREEBIND" and name != "IP_TRANSPARENT":
+            assert of_parent != default, name
+
+
+@case
+def inherited(stack):
+    """Accepted connections inherit the options of the application's listener (IPv4)."""
+    check_inherited(stack, "127.0.0.1", INHERITED, False)
+
+
+@case
+def inherited6(stack):
+    """Accepted connections inherit the options of the application's listener (IPv6)."""
+    check_inherited(stack, "::1", INHERITED[:16] + INHERITED6, False)
+
+
+@case
+def inherited_later(stack):
+    """Options set later on the application's listener reach its local ones."""
+    check_inherited(stack, "127.0.0.1", INHERITED, True)
+    check_inherited(stack, "::1", INHERITED[:16] + INHERITED6, True)
+
+
+@case
+def v6only(stack):
+    """IPV6_V6ONLY is kept: another program may have the IPv4 port and gets its connections."""
+    six = listener(stack, "::", setup=lambda s: s.setsockopt(
+        socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1))
+    local = spawn(stack, six, 0)
+    four = listener(stack, "0.0.0.0", port_of(six))
+    connect(stack, "127.0.0.1", port_of(six), 0)
+    assert take(four) and accept_errno(local) == errno.ENODATA
+
+
+@case
+def maxseg(stack):
+    """TCP_MAXSEG limits the segments of both alike."""
+    def setup(sock):
+        sock.setsockopt(TCP, socket.TCP_MAXSEG, 777)
+    parent = listener(stack, setup=setup)
+    local = spawn(stack, parent, 0)
+    for target, cpu in ((parent, 1), (local, 0)):
+        client = connect(stack, "127.0.0.1", port_of(parent), cpu)
+        assert take(target)
+        mss = client.getsockopt(TCP, socket.TCP_MAXSEG)
+        assert 700 < mss <= 777, mss
+
+
+@case
+def defer_accept(stack):
+    """TCP_DEFER_ACCEPT: nothing to accept before the client sends."""
+    parent = listener(stack, setup=lambda s: s.setsockopt(
+        TCP, socket.TCP_DEFER_ACCEPT, 30))
+    local = spawn(stack, parent, 0)
+    client = connect(stack, "127.0.0.1", port_of(parent), 0)
+    assert local.take(0.2) is None
+    client.sendall(b"x")
+    assert local.take()
+
+
+@case
+def fastopen(stack):
+    """TCP_FASTOPEN: data in the SYN is accepted by the local listener, also with a key of the listener's own."""
+    sysctl_for(stack, "net.ipv4.tcp_fastopen", 3)
+
+    def setup(sock):
+        sock.setsockopt(TCP, TCP_FASTOPEN, 16)
+        sock.setsockopt(TCP, TCP_FASTOPEN_KEY, bytes(range(16)))
+
+    parent = listener(stack, setup=setup)
+    local = spawn(stack, parent, 0)
+    assert local.getsockopt(TCP, TCP_FASTOPEN_KEY, 16) == bytes(range(16))
+    to = ("127.0.0.1", port_of(parent))
+    with on_cpu(0):
+        for n in range(3):      # the first fetches the cookie
+            client = stack.enter_context(socket.socket())
+            client.sendto(b"early", MSG_FASTOPEN, to)
+            server = local.take()
+            assert server.recv(5) == b"early"
+            synack_data = server.getsockopt(TCP, socket.TCP_INFO, 8)[5] & 32
+            assert bool(synack_data) == (n > 0), n
+            client.close()
+            server.close()
+
+
+@case
+def fastopen_close(stack):
+    """A Fast Open connection that waits in a closed local listener is not lost once its handshake is complete."""
+    sysctl_for(stack, "net.ipv4.tcp_fastopen", 3)
+    parent = listener(stack, setup=lambda s: s.setsockopt(TCP, TCP_FASTOPEN, 16))
+    local = spawn(stack, parent, 0)
+    to = ("127.0.0.1", port_of(parent))
+    clients = []
+    with on_cpu(0):
+        for _ in range(3):
+            clients.append(stack.enter_context(socket.socket()))
+            clients[-1].sendto(b"early", MSG_FASTOPEN, to)
+            time.sleep(0.05)
+    local.close()
+    for _ in clients:
+        assert take(parent).recv(5) == b"early"
+
+
+def md5_key(addr, key):
+    sin = struct.pack("=HH4s120x", socket.AF_INET, 0, socket.inet_aton(addr))
+    return sin + struct.pack("=BBHi80s", 0, 0, len(key), 0, key)
+
+
+@case
+def md5(stack):
+    """TCP MD5 keys: a client with the key connects, one without does not; a key that is removed is removed."""
+    def setup(sock):
+        sock.setsockopt(TCP, TCP_MD5SIG, md5_key("127.0.0.1", b"secret"))
+
+    try:
+        parent = listener(stack, setup=setup)
+    except OSError as err:
+        raise Skip("no TCP MD5 in this kernel: %s" % err) from err
+    local = spawn(stack, parent, 0)
+    client = connect(stack, "127.0.0.1", port_of(parent), 0, setup=setup)
+    server = local.take()
+    talk(client, server)
+    try:
+        connect(stack, "127.0.0.1", port_of(parent), 0, timeout=1)
+        raise AssertionError("connected without the key")
+    except TimeoutError:
+        pass
+    parent.setsockopt(TCP, TCP_MD5SIG, md5_key("127.0.0.1", b""))
+    sync(parent)
+    connect(stack, "127.0.0.1", port_of(parent), 0)
+    assert local.take()
+
+
+@case
+def save_syn(stack):
+    """TCP_SAVE_SYN keeps the SYN's headers."""
+    parent = listener(stack, setup=lambda s: s.setsockopt(TCP, TCP_SAVE_SYN, 1))
+    local = spawn(stack, parent, 0)
+    connect(stack, "127.0.0.1", port_of(parent), 0)
+    assert len(local.take().getsockopt(TCP, TCP_SAVED_SYN, 200)) >= 40
+
+
+@case
+def backlog(stack):
+    """The backlog is the application's, also after it calls listen() again."""
+    parent = listener(stack, backlog=3)
+    spawn(stack, parent, 0)
+    assert listeners_of(port_of(parent))[0]["backlog"] == "3"
+    parent.listen(9)
+    sync(parent)
+    assert listeners_of(port_of(parent))[0]["backlog"] == "9"
+    sysctl_for(stack, "net.core.somaxconn", 5)
+    parent.listen(100)
+    sync(parent)
+    assert listeners_of(port_of(parent))[0]["backlog"] == "5"
+
+
+def overflows():
+    with open("/proc/self/net/netstat") as f:
+        lines = [line.split() for line in f if line.startswith("TcpExt")]
+    return int(dict(zip(*lines))["ListenOverflows"])
+
+
+@case
+def drops_counted(stack):
+    """What is dropped because no queue has room is counted where it always was."""
+    parent = listener(stack, backlog=1)
+    spawn(stack, parent, 0)
+    before = overflows()
+    for _ in range(4):
+        connect(stack, "127.0.0.1", port_of(parent), 0)
+    assert overflows() == before
+    try:
+        connect(stack, "127.0.0.1", port_of(parent), 0, timeout=1)
+        raise AssertionError("connected")
+    except TimeoutError:
+        assert overflows() > before
+
+
+@case
+def cookies_always(stack):
+    """With tcp_syncookies=2 every connection is a cookie's, and all of them work, core-locally."""
+    sysctl_for(stack, "net.ipv4.tcp_syncookies", 2)
+    parent = listener(stack)
+    locals_ = [spawn(stack, parent, cpu) for cpu in range(2)]
+    d = Delta()
+    for cpu in (0, 1, 0, 1):
+        client = connect(stack, "127.0.0.1", port_of(parent), cpu)
+        server = locals_[cpu].take()
+        assert server, cpu
+        talk(client, server)
+    assert d.cookies == 4
+
+
+def flood(port, count):
+    """SYNs from addresses that never answer, sent from this task's CPU."""
+    raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+    dst = socket.inet_aton("127.0.0.1")
+    for n in range(count):
+        src = struct.pack(">I", 0x0A630000 + n)
+        tcp = struct.pack(">HHIIBBHHH", 1024 + n % 60000, port, n, 0, 0x50, 2,
+                          1024, 0, 0)
+        pseudo = src + dst + struct.pack(">BBH", 0, 6, 20) + tcp
+        total = sum(struct.unpack(">16H", pseudo[:32]))
+        total = (total & 0xFFFF) + (total >> 16)
+        total = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+        tcp = tcp[:16] + struct.pack(">H", total) + tcp[18:]
+        ip = struct.pack(">BBHHHBBH", 0x45, 0, 40, 0, 0, 64, 6, 0) + src + dst
+        raw.sendto(ip + tcp, ("127.0.0.1", 0))
+    raw.close()
+
+
+@case
+def syn_flood(stack):
+    """While a SYN flood lasts, clients connect by SYN cookies, on the CPU of the flood and elsewhere."""
+    unshare_net(stack)
+    run("ip", "route", "add", "10.99.0.0/16", "dev", "lo")
+    for name in ("all", "lo"):
+        sysctl("net.ipv4.conf.%s.rp_filter" % name, 0)
+        sysctl("net.ipv4.conf.%s.accept_local" % name, 1)
+    sysctl("net.ipv4.tcp_max_syn_backlog", 16)
+    parent = listener(stack, backlog=16)
+    locals_ = [spawn(stack, parent, cpu) for cpu in range(4)]
+    port = port_of(parent)
+    for round_ in range(3):
+        for cpu in range(2):
+            with on_cpu(cpu):
+                flood(port, 200)
+        for cpu in range(4):
+            client = connect(stack, "127.0.0.1", port, cpu, timeout=3)
+            server = locals_[cpu].take() or take(parent)
+            assert server, (round_, cpu)
+            talk(client, server)
+            server.close()
+    assert int(dict((r["cpu"], r["half_open"]) for r in listeners_of(port))["0"]) >= 16
+
+
+@case
+def flood_survivor_on_another_cpu(stack):
+    """A cookie's ACK that comes to another CPU than its SYN is accepted."""
+    unshare_net(stack)
+    sysctl("net.ipv4.tcp_syncookies", 2)
+    parent = listener(stack)
+    local = spawn(stack, parent, 0)
+    port = port_of(parent)
+    nft(stack, ["chain inet fstest in { type filter hook input priority 0 ; }",
+                "rule inet fstest in tcp dport %d tcp flags & (syn|ack) == ack drop" % port])
+    client = connect(stack, "127.0.0.1", port, 0)
+    run("nft", "flush", "table", "inet", "fstest")
+    with on_cpu(1):
+        client.sendall(b"x")
+        time.sleep(0.5)     # the retransmission timer may be on CPU 0
+    assert take(parent) or local.take()
+
+
+@case
+def unsupported(stack):
+    """A listener whose options a module cannot share is refused with EOPNOTSUPP; one that gets such an option later takes no more connections locally."""
+    import ctypes as c
+    insn = (c.c_ubyte * 8)(0x06, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF)   # accept all
+
+    class Prog(c.Structure):
+        _fields_ = [("len", c.c_ushort), ("insn", c.c_void_p)]
+
+    prog = bytes(Prog(1, c.addressof(insn)))
+    parent = listener(stack)
+    local = spawn(stack, parent, 0)
+    parent.setsockopt(SOL, socket.SO_ATTACH_FILTER if hasattr(
+        socket, "SO_ATTACH_FILTER") else 26, prog)
+    for call in (lambda: spawn(stack, parent, 0), lambda: sync(parent)):
+        try:
+            call()
+            raise AssertionError("accepted")
+        except OSError as err:
+            assert err.errno == errno.EOPNOTSUPP
+    assert listeners_of(port_of(parent))[0]["state"] == "off"
+    connect(stack, "127.0.0.1", port_of(parent), 0)
+    assert take(parent)
+    parent.setsockopt(SOL, 27, 0)   # SO_DETACH_FILTER
+    sync(parent)
+    connect(stack, "127.0.0.1", port_of(parent), 0)
+    assert local.take()
+
+
+load()
+main()

@@ -1,0 +1,151 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""rmmod at any time: it succeeds, and no connection is lost by it."""
+
+import errno
+import os
+import select
+import socket
+import sys
+import threading
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from fstest import *  # noqa: E402,F403 pylint: disable=W,C
+
+
+@case
+def rmmod_idle(stack):
+    """rmmod with local listeners open: their descriptors go silent, the application's listener serves."""
+    parent = listener(stack)
+    local = spawn(stack, parent, 0)
+    run("rmmod", "fastsocket")
+    stack.callback(load)
+    connect(stack, "127.0.0.1", port_of(parent), 0)
+    poll = select.poll()
+    poll.register(local, select.POLLIN)
+    assert poll.poll(100) == []
+    assert accept_errno(local) == errno.EAGAIN
+    assert take(parent)
+
+
+@case
+def rmmod_queued(stack):
+    """What waits in local queues at rmmod is served by the application's listener, half-open connections too."""
+    unshare_net(stack)
+    parent = listener(stack)
+    port = port_of(parent)
+    local = spawn(stack, parent, 0)
+    clients = [connect(stack, "127.0.0.1", port, 0) for _ in range(5)]
+    nft(stack, ["chain inet fstest in { type filter hook input priority 0 ; }",
+                "rule inet fstest in tcp dport %d tcp flags & (syn|ack) == ack drop" % port])
+    late = [connect(stack, "127.0.0.1", port, 0) for _ in range(3)]
+    timer = threading.Timer(0.5, run, ("nft", "flush", "table", "inet", "fstest"))
+    timer.start()
+    for client in late:
+        client.sendall(b"x")
+    run("rmmod", "fastsocket")
+    stack.callback(load)
+    timer.join()
+    for _ in clients + late:
+        assert take(parent, 3)
+    assert accept_errno(local) == errno.EAGAIN
+
+
+@case
+def rmmod_draining(stack):
+    """rmmod while closed listeners still drain."""
+    unshare_net(stack)
+    parent = listener(stack)
+    port = port_of(parent)
+    local = spawn(stack, parent, 0)
+    nft(stack, ["chain inet fstest in { type filter hook input priority 0 ; }",
+                "rule inet fstest in tcp dport %d tcp flags & (syn|ack) == ack drop" % port])
+    for _ in range(3):
+        connect(stack, "127.0.0.1", port, 0)
+    local.close()
+    run("rmmod", "fastsocket")
+    stack.callback(load)
+    parent.close()
+    listener(stack, "127.0.0.1", port)
+
+
+@case
+def reload_under_load(stack):
+    """rmmod and modprobe twenty times under load: every connection is accepted and answered."""
+    parent = listener(stack, backlog=512)
+    port = port_of(parent)
+    stop, done = threading.Event(), threading.Event()
+    served, errors = [0], []
+
+    def server():
+        locals_ = {}
+        with contextlib.ExitStack() as inner:
+            while not done.is_set():
+                for cpu in range(4):
+                    if cpu not in locals_ and loaded():
+                        try:
+                            locals_[cpu] = spawn(inner, parent, cpu)
+                        except OSError:
+                            pass
+                ready = select.select([parent, *locals_.values()], [], [], 0.01)[0]
+                for sock in ready:
+                    conn = take(sock, 0)
+                    if conn:
+                        conn.settimeout(5)
+                        conn.sendall(conn.recv(4))
+                        conn.close()
+                        served[0] += 1
+                for cpu, sock in list(locals_.items()):
+                    if accept_errno_quiet(sock) == errno.EAGAIN:
+                        locals_.pop(cpu).close()
+
+    def accept_errno_quiet(sock):
+        """EAGAIN says unloaded; a connection that comes is answered."""
+        fd = libc.accept4(sock.fileno(), None, None, 0)
+        if fd < 0:
+            return ctypes.get_errno()
+        with socket.socket(fileno=fd) as conn:
+            conn.settimeout(5)
+            conn.sendall(conn.recv(4))
+        served[0] += 1
+        return 0
+
+    def client(cpu):
+        os.sched_setaffinity(0, {cpu})
+        while not stop.is_set():
+            try:
+                with socket.create_connection(("127.0.0.1", port), 5) as sock:
+                    sock.sendall(b"ping")
+                    if sock.recv(4) != b"ping":
+                        raise OSError("short answer")
+            except OSError as err:
+                errors.append(err)
+
+    serving = threading.Thread(target=server)
+    threads = [threading.Thread(target=client, args=(c,)) for c in range(4)]
+    for thread in [serving, *threads]:
+        thread.start()
+    try:
+        for _ in range(20):
+            time.sleep(0.2)
+            for _ in range(50):     # an ioctl in progress holds the module
+                if "in use" not in run("rmmod", "fastsocket", check=False):
+                    break
+                time.sleep(0.01)
+            assert not loaded()
+            time.sleep(0.05)
+            load()
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        done.set()
+        serving.join()
+    print("# %d connections" % served[0])
+    assert not errors, errors[:3]
+    assert served[0] > 100
+
+
+load()
+main()
