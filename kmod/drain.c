@@ -5,6 +5,7 @@
  * get time to finish first. All of it happens in a work item, because close()
  * must not wait for an RCU grace period.
  */
+#include <linux/module.h>
 #include <linux/workqueue.h>
 #include <net/inet_connection_sock.h>
 #include <net/tcp.h>
@@ -172,6 +173,7 @@ void fs_drain_start(struct fs_local *l, struct socket *sock)
 
 	lock_sock(l->sk);
 	sock->sk = NULL;
+	__module_get(l->lite->ops->owner);
 	sock_graft(l->sk, l->lite);
 	release_sock(l->sk);
 

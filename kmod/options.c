@@ -249,6 +249,15 @@ static void fs_keys_get_fastopen(struct fs_keys *keys, const struct sock *sk)
 	}
 }
 
+static bool fs_has_keys(const struct sock *sk)
+{
+#ifdef CONFIG_TCP_MD5SIG
+	if (rcu_access_pointer(tcp_sk(sk)->md5sig_info))
+		return true;
+#endif
+	return rcu_access_pointer(fs_queue(sk)->fastopenq.ctx);
+}
+
 static int fs_set(struct socket *sock, int opt, void *val, unsigned int len)
 {
 	return sock->ops->setsockopt(sock, SOL_TCP, opt, KERNEL_SOCKPTR(val), len);
@@ -281,6 +290,8 @@ static int fs_copy_keys(struct socket *to, struct sock *from)
 	unsigned int i;
 	int err;
 
+	if (!fs_has_keys(from) && !fs_has_keys(to->sk))
+		return 0;
 	want = kmalloc_array(2, sizeof(*want), GFP_KERNEL_ACCOUNT);
 	if (!want)
 		return -ENOMEM;

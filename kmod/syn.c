@@ -123,6 +123,7 @@ static bool fs_tuple_free(const struct fs_packet *p)
 
 static void fs_assign(const struct fs_packet *p, const struct fs_local *l)
 {
+	skb_orphan(p->skb);
 	/* SOCK_RCU_FREE: needs no reference, see sk_is_refcounted(). */
 	p->skb->sk = l->sk;
 	p->skb->destructor = sock_pfree;
@@ -220,11 +221,9 @@ static unsigned int fs_local_in(void *priv, struct sk_buff *skb,
 	if (state->pf == NFPROTO_IPV4) {
 		p.dif = inet_iif(skb);
 		p.sdif = inet_sdif(skb);
-#if IS_ENABLED(CONFIG_IPV6)
 	} else {
 		p.dif = inet6_iif(skb);
 		p.sdif = inet6_sdif(skb);
-#endif
 	}
 
 	if (p.th->syn)

@@ -55,8 +55,9 @@ struct fastsocket_info {
  * Errors: EBADF or ENOTSOCK @listen_fd is no descriptor or no socket;
  * EPROTONOSUPPORT not TCP over IPv4 or IPv6; EINVAL not listening, @cpu is no
  * possible CPU, or @flags is not 0; EALREADY itself a local listener;
- * EOPNOTSUPP a ULP, MPTCP, TCP-AO, socket filter, BPF storage or IPv6
- * extension headers are set on it; EAGAIN listen_spawn is 0 in the namespace of
+ * EOPNOTSUPP a ULP, TCP-AO, TCP_REPAIR, a socket filter, BPF storage, a BPF
+ * congestion control, an IPsec policy, receive time stamps or IPv6 extension
+ * headers are set on it, which a module cannot share; EAGAIN listen_spawn is 0 in the namespace of
  * the socket; ENXIO @cpu is offline or (FASTSOCKET_CPU_ANY) none of the
  * caller's CPUs is online; EMFILE, ENFILE, ENOMEM as for socket().
  */
