@@ -57,9 +57,10 @@ struct fastsocket_info {
  * possible CPU, or @flags is not 0; EALREADY itself a local listener;
  * EOPNOTSUPP a ULP, TCP-AO, TCP_REPAIR, a socket filter, BPF storage, a BPF
  * congestion control, an IPsec policy, receive time stamps or IPv6 extension
- * headers are set on it, which a module cannot share; EAGAIN listen_spawn is 0 in the namespace of
- * the socket; ENXIO @cpu is offline or (FASTSOCKET_CPU_ANY) none of the
- * caller's CPUs is online; EMFILE, ENFILE, ENOMEM as for socket().
+ * headers are set on it, which a module cannot share; EAGAIN listen_spawn is 0
+ * in the namespace of the socket; ENXIO @cpu is offline or
+ * (FASTSOCKET_CPU_ANY) none of the caller's CPUs is online; EMFILE, ENFILE,
+ * ENOMEM as for socket().
  */
 struct fastsocket_spawn {
 	__s32 listen_fd;

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-2.0
+# fastsocket: "make help" lists the targets.
+
+VERSION = 0.1.0
+
+# Of the kernel to build for; the tests build for their own.
+KDIR ?= /lib/modules/$(shell uname -r)/build
+KVER = $(shell $(MAKE) -s --no-print-directory -C $(KDIR) kernelrelease 2>/dev/null)
+KBUILD_DIR = build/kmod-$(KVER)
+
+prefix ?= /usr/local
+sbindir ?= $(prefix)/sbin
+libdir ?= $(prefix)/lib
+includedir ?= $(prefix)/include
+mandir ?= $(prefix)/share/man
+moddir = /lib/modules/$(KVER)/updates
+DKMS_SRC = $(DESTDIR)/usr/src/fastsocket-$(VERSION)
+INSTALL ?= install
+
+# What "make check" boots; each is a series of Debian's kernels.
+KERNELS ?= 6.1 6.12
+
+all: kmod user
+
+help:
+	@echo 'make              build the module (for KDIR), the library and the command'
+	@echo 'make user         build the library and the command only'
+	@echo 'make install      install all (DESTDIR, prefix, KDIR); make uninstall removes it'
+	@echo 'make dkms-install put the module under DKMS; make dkms-uninstall removes it'
+	@echo 'make demo         unmodified nginx, plain and with fastsocket, in a VM'
+	@echo '                  (KERNEL=6.1|6.12, VCPUS=4, ACCEL=auto|kvm|tcg)'
+	@echo 'make check        every test, in VMs with kernels $(KERNELS)'
+	@echo 'make lint         sparse, checkpatch and man page checks'
+	@echo 'make clean        remove what was built'
+
+kmod: kdir
+	@$(MAKE) --no-print-directory kmod-build
+
+# A copy of the sources per kernel, so that builds for several do not mix.
+kmod-build:
+	@mkdir -p $(KBUILD_DIR)
+	@cp -ru kmod/. $(KBUILD_DIR)/
+	$(MAKE) -C $(KDIR) M=$(CURDIR)/$(KBUILD_DIR) W=1 FASTSOCKET_RELEASE=$(VERSION) modules
+
+kdir:
+	@test -e $(KDIR)/Makefile || { \
+		echo "No headers for the kernel in $(KDIR)." >&2; \
+		echo "Install linux-headers-$$(uname -r), or name others: make KDIR=/lib/modules/VERSION/build" >&2; \
+		exit 1; }
+
+user:
+	$(MAKE) -C preload all
+	$(MAKE) -C tools all VERSION=$(VERSION) libdir=$(libdir)
+
+install: all install-user
+	$(INSTALL) -d $(DESTDIR)$(moddir)
+	$(INSTALL) -m 644 $(KBUILD_DIR)/fastsocket.ko $(DESTDIR)$(moddir)/
+	test -n "$(DESTDIR)" || depmod $(KVER)
+
+install-user:
+	$(INSTALL) -d $(DESTDIR)$(sbindir) $(DESTDIR)$(libdir) $(DESTDIR)$(includedir) \
+		$(DESTDIR)$(mandir)/man7 $(DESTDIR)$(mandir)/man8
+	$(INSTALL) -m 755 tools/fastsocket $(DESTDIR)$(sbindir)/
+	$(INSTALL) -m 755 preload/libfsocket.so $(DESTDIR)$(libdir)/
+	$(INSTALL) -m 644 kmod/uapi/fastsocket.h $(DESTDIR)$(includedir)/
+	$(INSTALL) -m 644 Documentation/libfsocket.7 $(DESTDIR)$(mandir)/man7/
+	$(INSTALL) -m 644 Documentation/fastsocket.8 $(DESTDIR)$(mandir)/man8/
+	test -n "$(DESTDIR)" || ldconfig
+
+uninstall: kdir
+	rm -f $(DESTDIR)$(moddir)/fastsocket.ko $(DESTDIR)$(sbindir)/fastsocket \
+		$(DESTDIR)$(libdir)/libfsocket.so $(DESTDIR)$(includedir)/fastsocket.h \
+		$(DESTDIR)$(mandir)/man7/libfsocket.7 $(DESTDIR)$(mandir)/man8/fastsocket.8
+	test -n "$(DESTDIR)" || { depmod $(KVER); ldconfig; }
+
+dkms-source:
+	rm -rf $(DKMS_SRC)
+	$(INSTALL) -d $(DKMS_SRC)
+	cp -r kmod/. $(DKMS_SRC)/
+	sed 's/@VERSION@/$(VERSION)/' kmod/dkms.conf >$(DKMS_SRC)/dkms.conf
+
+dkms-install: dkms-source
+	dkms install -m fastsocket -v $(VERSION)
+
+dkms-uninstall:
+	-dkms remove -m fastsocket -v $(VERSION) --all
+	rm -rf $(DKMS_SRC)
+
+# What the virtual machines load.
+vm-modules:
+	@for series in $(KERNELS); do \
+		version=$$(tests/vm/kernel $$series) || exit 1; \
+		echo "building the module for $$version"; \
+		$(MAKE) --no-print-directory -s kmod KDIR=/lib/modules/$$version/build || exit 1; \
+	done
+
+setup:
+	@tests/setup
+
+check: setup
+	@tests/check $(KERNELS)
+
+demo: setup
+	@tests/demo/demo
+
+lint: setup
+	@tests/lint
+
+clean:
+	$(MAKE) -C preload clean
+	$(MAKE) -C tools clean
+	rm -rf build
+
+.PHONY: all help kmod kmod-build kdir user install install-user uninstall \
+	dkms-source dkms-install dkms-uninstall vm-modules setup check demo lint clean
