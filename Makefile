@@ -5,7 +5,9 @@ VERSION = 0.1.0
 
 # Of the kernel to build for; the tests build for their own.
 KDIR ?= /lib/modules/$(shell uname -r)/build
-KVER = $(shell $(MAKE) -s --no-print-directory -C $(KDIR) kernelrelease 2>/dev/null)
+# Debian's kernelrelease target names the upstream version; this names the kernel.
+KVER = $(shell sed -n 's/^.define UTS_RELEASE "\(.*\)"/\1/p' \
+	$(KDIR)/include/generated/utsrelease.h 2>/dev/null)
 KBUILD_DIR = build/kmod-$(KVER)
 
 prefix ?= /usr/local

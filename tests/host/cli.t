@@ -161,7 +161,11 @@ export FASTSOCKET_LOG
 ok "-v does not make less of debug" prints "FASTSOCKET_LOG=debug" run -v env
 unset FASTSOCKET_LOG
 
+# A directory in PATH that may not be searched would make it 126, as in env(1).
+path=$PATH
+PATH=/usr/bin:/bin
 ok "program that is not in PATH" gives 127 "no such program in PATH" run fs-no-such-program
+PATH=$path
 ok "path that is not there" gives 127 "cannot run /nope: No such file" run /nope
 ok "file that is not executable" gives 126 "cannot run $tmp/lib.c: Permission denied" run "$tmp/lib.c"
 ok "directory" gives 126 "cannot run $tmp: Permission denied" run "$tmp"
@@ -405,7 +409,7 @@ watch() {
 	sed 's/^0 100 1 98 /0 300 1 298 /' "$tmp/stats" >"$tmp/stats.new"
 	mv "$tmp/stats.new" "$tmp/proc/fastsocket/stats"
 	i=0
-	until [ "$(grep -cE 'Per second|"rates"' "$tmp/out")" -ge 1 ] || [ $i = 100 ]; do
+	until [ "$(grep -cE 'Per second|"rates"' "$tmp/out")" -ge 1 ] || [ "$i" = 100 ]; do
 		sleep 0.1
 		i=$((i + 1))
 	done
