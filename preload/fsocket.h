@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the parts of the library share.
+ */
+#ifndef FSOCKET_H
+#define FSOCKET_H
+
+#include <poll.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+#include <sys/select.h>
+#include <sys/socket.h>
+
+#include "fastsocket.h"
+
+enum level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
+
+/* log.c */
+void log_init(void);
+void logf_at(enum level level, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+
+/* control.c: the module */
+int control_info(struct fastsocket_info *info);
+void control_check(void);
+int control_spawn(int listen_fd, int *cpu);
+void control_sync(int listen_fd);
+
+/* affinity.c: the CPU of a worker */
+int affinity_cpu(void);
+void affinity_bind(int cpu);
+void affinity_child(void);
+bool affinity_bound(void);
+void *affinity_inherit(void *(*func)(void *), void *arg);
+void *affinity_start(void *ctx);
+
+/* listener.c: the application's listeners and who waits for them */
+enum kind {
+	KIND_UNKNOWN,
+	KIND_OTHER,	/* no listener when last looked at; see listener.c */
+	KIND_LISTENER,	/* of the application */
+	KIND_EPOLL,	/* an epoll set with a listener in it */
+	KIND_LOCAL,	/* a descriptor of ours */
+};
+
+void listener_init(void);
+enum kind listener_kind(int fd);
+void listener_other(int fd);
+bool listener_any_local(void);
+bool listener_detect(int fd);
+void listener_listen(int fd);
+int listener_local(int fd);
+int listener_next_local(int fd, int after);
+void listener_unloaded(int fd, int local);
+int listener_add(int epfd, int fd, const struct epoll_event *ev);
+int listener_mod(int epfd, int fd, const struct epoll_event *ev);
+int listener_del(int epfd, int fd);
+void listener_closed(int fd);
+void listener_drop_local(int local);
+void listener_drop(int fd);
+void listener_duped(int from, int to);
+int listener_max(void);
+
+/* intercept.c: libc's own functions */
+struct real {
+	int (*listen)(int, int);
+	int (*epoll_ctl)(int, int, int, struct epoll_event *);
+	int (*accept)(int, struct sockaddr *, socklen_t *);
+	int (*accept4)(int, struct sockaddr *, socklen_t *, int);
+	int (*close)(int);
+	int (*close_range)(unsigned int, unsigned int, int);
+	void (*closefrom)(int);
+	int (*dup)(int);
+	int (*dup2)(int, int);
+	int (*dup3)(int, int, int);
+	int (*fcntl)(int, int, ...);
+	int (*shutdown)(int, int);
+	int (*setsockopt)(int, int, int, const void *, socklen_t);
+	int (*poll)(struct pollfd *, nfds_t, int);
+	int (*ppoll)(struct pollfd *, nfds_t, const struct timespec *,
+		     const sigset_t *);
+	int (*select)(int, fd_set *, fd_set *, fd_set *, struct timeval *);
+	int (*pselect)(int, fd_set *, fd_set *, fd_set *, const struct timespec *,
+		       const sigset_t *);
+	int (*pthread_create)(pthread_t *, const pthread_attr_t *,
+			      void *(*)(void *), void *);
+};
+
+const struct real *real(void);
+
+#endif /* FSOCKET_H */

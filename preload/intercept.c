@@ -1,0 +1,451 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The libc functions that the library stands in front of. Each does what libc
+ * does, with its errno; what is not about a listener goes straight through.
+ */
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "fsocket.h"
+
+#define API __attribute__((visibility("default")))
+
+static struct real table;
+static bool on;
+
+static void resolve(void)
+{
+#define GET(name) table.name = dlsym(RTLD_NEXT, #name)
+	GET(listen);
+	GET(epoll_ctl);
+	GET(accept);
+	GET(accept4);
+	GET(close_range);
+	GET(closefrom);
+	GET(dup);
+	GET(dup2);
+	GET(dup3);
+	GET(fcntl);
+	GET(shutdown);
+	GET(setsockopt);
+	GET(poll);
+	GET(ppoll);
+	GET(select);
+	GET(pselect);
+	GET(pthread_create);
+	/* Last: it says that all are there. */
+	GET(close);
+#undef GET
+}
+
+/* Other libraries' constructors may call us before ours has run. */
+const struct real *real(void)
+{
+	if (!table.close)
+		resolve();
+	return &table;
+}
+
+__attribute__((constructor)) static void start(void)
+{
+	const char *set = secure_getenv("FASTSOCKET");
+
+	real();
+	log_init();
+	if (set && !strcmp(set, "off"))
+		return;
+	listener_init();
+	on = true;
+}
+
+static enum kind kind(int fd)
+{
+	return on ? listener_kind(fd) : KIND_OTHER;
+}
+
+API int listen(int fd, int backlog)
+{
+	int ret = real()->listen(fd, backlog);
+
+	if (!ret && on)
+		listener_listen(fd);
+	return ret;
+}
+
+API int epoll_ctl(int epfd, int op, int fd, struct epoll_event *ev)
+{
+	if (kind(fd) == KIND_OTHER)
+		return real()->epoll_ctl(epfd, op, fd, ev);
+	if (kind(fd) == KIND_LOCAL) {
+		errno = EBADF;
+		return -1;
+	}
+	if (op == EPOLL_CTL_ADD && ev && listener_detect(fd))
+		return listener_add(epfd, fd, ev);
+	if (kind(fd) == KIND_LISTENER && op == EPOLL_CTL_MOD && ev)
+		return listener_mod(epfd, fd, ev);
+	if (kind(fd) == KIND_LISTENER && op == EPOLL_CTL_DEL)
+		return listener_del(epfd, fd);
+	return real()->epoll_ctl(epfd, op, fd, ev);
+}
+
+/* How long a blocking accept() may wait: SO_RCVTIMEO in ms, or -1. */
+static int accept_timeout(int fd)
+{
+	struct timeval tv = {};
+	socklen_t len = sizeof(tv);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, &len) ||
+	    (!tv.tv_sec && !tv.tv_usec))
+		return -1;
+	return tv.tv_sec * 1000 + (tv.tv_usec + 999) / 1000;
+}
+
+/* @plain: accept() was called, not accept4(). */
+static int accept_any(int fd, struct sockaddr *addr, socklen_t *len, int flags,
+		      bool plain)
+{
+	int local, conn;
+
+	if (kind(fd) != KIND_LISTENER)
+		goto stock;
+
+	while ((local = listener_local(fd)) >= 0) {
+		struct pollfd wait[] = { { fd, POLLIN, 0 }, { local, POLLIN, 0 } };
+		int n;
+
+		conn = real()->accept4(local, addr, len, flags);
+		if (conn >= 0) {
+			listener_other(conn);
+			return conn;
+		}
+		if (errno == EAGAIN) {
+			/* A stock answer: the module is gone. */
+			listener_unloaded(fd, local);
+			continue;
+		}
+		/* The application's own descriptor knows best. */
+		if (errno == EINVAL || errno == EBADF || errno == ENOTSOCK ||
+		    errno == EOPNOTSUPP)
+			break;
+		if (errno != ENODATA)
+			return -1;
+
+		/* Another thread's set may have told us. */
+		for (int other = listener_next_local(fd, -1); other >= 0;
+		     other = listener_next_local(fd, other)) {
+			if (other == local)
+				continue;
+			conn = real()->accept4(other, addr, len, flags);
+			if (conn >= 0) {
+				listener_other(conn);
+				return conn;
+			}
+		}
+		if (real()->fcntl(fd, F_GETFL) & O_NONBLOCK) {
+			errno = EAGAIN;
+			return -1;
+		}
+		n = real()->poll(wait, 2, accept_timeout(fd));
+		if (n <= 0) {
+			if (!n)
+				errno = EAGAIN;
+			return -1;
+		}
+	}
+stock:
+	conn = plain ? real()->accept(fd, addr, len) :
+		       real()->accept4(fd, addr, len, flags);
+	if (conn >= 0 && on)
+		listener_other(conn);
+	return conn;
+}
+
+API int accept(int fd, struct sockaddr *addr, socklen_t *len)
+{
+	return accept_any(fd, addr, len, 0, true);
+}
+
+API int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
+{
+	return accept_any(fd, addr, len, flags, false);
+}
+
+API int close(int fd)
+{
+	enum kind k = kind(fd);
+	int ret;
+
+	if (k == KIND_LOCAL) {
+		/* Not open, as far as the application goes. */
+		errno = EBADF;
+		return -1;
+	}
+	ret = real()->close(fd);
+	/* After the close: the module then sees the listener gone. */
+	if (k == KIND_LISTENER || k == KIND_EPOLL)
+		listener_closed(fd);
+	return ret;
+}
+
+/* A range that is about to go, and what goes with it once it has. */
+static void closing(unsigned int first, unsigned int last)
+{
+	for (unsigned int fd = first; fd <= last && (int)fd <= listener_max(); fd++)
+		if (kind(fd) == KIND_LOCAL)
+			listener_drop_local(fd);
+}
+
+static void closed(unsigned int first, unsigned int last)
+{
+	for (unsigned int fd = first; fd <= last && (int)fd <= listener_max(); fd++)
+		if (kind(fd) == KIND_LISTENER || kind(fd) == KIND_EPOLL)
+			listener_closed(fd);
+}
+
+API int close_range(unsigned int first, unsigned int last, int flags)
+{
+	bool goes = on && !(flags & CLOSE_RANGE_CLOEXEC) && first <= last;
+	int ret;
+
+	if (goes)
+		closing(first, last);
+	ret = real()->close_range(first, last, flags);
+	if (goes && !ret)
+		closed(first, last);
+	return ret;
+}
+
+API void closefrom(int first)
+{
+	unsigned int from = first < 0 ? 0 : first;
+
+	if (on)
+		closing(from, ~0U);
+	real()->closefrom(first);
+	if (on)
+		closed(from, ~0U);
+}
+
+API int dup(int fd)
+{
+	int ret = real()->dup(fd);
+
+	if (ret >= 0 && on)
+		listener_duped(fd, ret);
+	return ret;
+}
+
+/* Before and after a descriptor takes the number @to. */
+static void replacing(int from, int to)
+{
+	if (from != to && kind(to) == KIND_LOCAL)
+		listener_drop_local(to);
+}
+
+static void replaced(int from, int to, int ret)
+{
+	if (ret < 0 || from == to || !on)
+		return;
+	if (kind(to) == KIND_LISTENER || kind(to) == KIND_EPOLL)
+		listener_closed(to);
+	listener_duped(from, to);
+}
+
+API int dup2(int from, int to)
+{
+	int ret;
+
+	replacing(from, to);
+	ret = real()->dup2(from, to);
+	replaced(from, to, ret);
+	return ret;
+}
+
+API int dup3(int from, int to, int flags)
+{
+	int ret;
+
+	replacing(from, to);
+	ret = real()->dup3(from, to, flags);
+	replaced(from, to, ret);
+	return ret;
+}
+
+static int fcntl_any(int fd, int cmd, void *arg)
+{
+	int ret = real()->fcntl(fd, cmd, arg);
+
+	if (ret >= 0 && on && (cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC))
+		listener_duped(fd, ret);
+	return ret;
+}
+
+#define FCNTL(name)					\
+API int name(int fd, int cmd, ...)			\
+{							\
+	va_list args;					\
+	void *arg;					\
+							\
+	va_start(args, cmd);				\
+	arg = va_arg(args, void *);			\
+	va_end(args);					\
+	return fcntl_any(fd, cmd, arg);			\
+}
+
+FCNTL(fcntl)
+FCNTL(fcntl64)
+
+API int shutdown(int fd, int how)
+{
+	int ret = real()->shutdown(fd, how);
+
+	if (!ret && kind(fd) == KIND_LISTENER && how != SHUT_WR)
+		listener_drop(fd);
+	return ret;
+}
+
+API int setsockopt(int fd, int level, int name, const void *val, socklen_t len)
+{
+	int ret = real()->setsockopt(fd, level, name, val, len);
+
+	if (!ret && kind(fd) == KIND_LISTENER)
+		control_sync(fd);
+	return ret;
+}
+
+/*
+ * poll() of a listener that has a local one here: the local one is polled
+ * too and what it says is said of the listener. Where there is no room for
+ * that, this process gives its local listeners up.
+ */
+#define POLL_ROOM	64
+
+struct polling {
+	struct pollfd fds[POLL_ROOM];
+	nfds_t n, extra;
+	int of[POLL_ROOM];
+};
+
+static bool polling(struct polling *p, struct pollfd *fds, nfds_t n)
+{
+	if (!on || !listener_any_local())
+		return false;
+	p->extra = 0;
+	for (nfds_t i = 0; i < n; i++) {
+		int local;
+
+		if (kind(fds[i].fd) != KIND_LISTENER)
+			continue;
+		for (local = listener_next_local(fds[i].fd, -1); local >= 0;
+		     local = listener_next_local(fds[i].fd, local)) {
+			if (n + p->extra >= POLL_ROOM) {
+				for (nfds_t j = 0; j < n; j++)
+					if (kind(fds[j].fd) == KIND_LISTENER)
+						listener_drop(fds[j].fd);
+				return false;
+			}
+			p->of[p->extra] = i;
+			p->fds[n + p->extra++] = (struct pollfd){
+				local, fds[i].events, 0 };
+		}
+	}
+	if (!p->extra)
+		return false;
+	memcpy(p->fds, fds, n * sizeof(*fds));
+	p->n = n;
+	return true;
+}
+
+static int polled(struct polling *p, struct pollfd *fds, int ret)
+{
+	if (ret < 0)
+		return ret;
+	for (nfds_t i = 0; i < p->extra; i++)
+		p->fds[p->of[i]].revents |= p->fds[p->n + i].revents;
+	ret = 0;
+	for (nfds_t i = 0; i < p->n; i++) {
+		fds[i].revents = p->fds[i].revents;
+		ret += !!fds[i].revents;
+	}
+	return ret;
+}
+
+API int poll(struct pollfd *fds, nfds_t n, int timeout)
+{
+	struct polling p;
+
+	if (!polling(&p, fds, n))
+		return real()->poll(fds, n, timeout);
+	return polled(&p, fds, real()->poll(p.fds, n + p.extra, timeout));
+}
+
+API int ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
+	      const sigset_t *mask)
+{
+	struct polling p;
+
+	if (!polling(&p, fds, n))
+		return real()->ppoll(fds, n, timeout, mask);
+	return polled(&p, fds, real()->ppoll(p.fds, n + p.extra, timeout, mask));
+}
+
+/* What programs built with _FORTIFY_SOURCE call. */
+API int __poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t len)
+{
+	if (len / sizeof(*fds) < n)
+		abort();	/* as libc does: the caller's array is too short */
+	return poll(fds, n, timeout);
+}
+
+API int __ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
+		    const sigset_t *mask, size_t len)
+{
+	if (len / sizeof(*fds) < n)
+		abort();
+	return ppoll(fds, n, timeout, mask);
+}
+
+static void selecting(int n, const fd_set *set)
+{
+	if (!on || !set || !listener_any_local())
+		return;
+	for (int fd = 0; fd < n && fd < FD_SETSIZE; fd++)
+		if (FD_ISSET(fd, set) && kind(fd) == KIND_LISTENER)
+			listener_drop(fd);
+}
+
+API int select(int n, fd_set *in, fd_set *out, fd_set *ex, struct timeval *timeout)
+{
+	selecting(n, in);
+	return real()->select(n, in, out, ex, timeout);
+}
+
+API int pselect(int n, fd_set *in, fd_set *out, fd_set *ex,
+		const struct timespec *timeout, const sigset_t *mask)
+{
+	selecting(n, in);
+	return real()->pselect(n, in, out, ex, timeout, mask);
+}
+
+API int pthread_create(pthread_t *thread, const pthread_attr_t *attr,
+		       void *(*func)(void *), void *arg)
+{
+	void *ctx = affinity_bound() ? affinity_inherit(func, arg) : NULL;
+	int ret;
+
+	if (!ctx)
+		return real()->pthread_create(thread, attr, func, arg);
+	ret = real()->pthread_create(thread, attr, affinity_start, ctx);
+	if (ret)
+		free(ctx);
+	return ret;
+}

@@ -1,0 +1,641 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The application's listeners, and the epoll sets that wait for them.
+ *
+ * A waiter is one (epoll set, listener) pair. Where the thread that made it is
+ * a worker, it has a local listener in the same set with the same event data,
+ * and the application's own is there with EPOLLEXCLUSIVE for the slow path.
+ *
+ * All changes are under one lock with signals blocked, as close() may be called
+ * in a handler. Descriptors that are no listeners cost one load.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "fsocket.h"
+
+/* Beyond this a listener takes the slow path. */
+#define FDS	65536
+
+/* What the kernel allows beside EPOLLEXCLUSIVE; the rest means nothing here. */
+#define EXCLUSIVE_OK	(EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLET | \
+			 EPOLLWAKEUP)
+
+struct waiter {
+	struct waiter *next;
+	int epfd;
+	int fd;			/* as the application named it */
+	pid_t tid;
+	struct epoll_event ev;	/* as the application gave it */
+	bool exclusive;		/* we have added EPOLLEXCLUSIVE */
+	int local;		/* or -1 */
+};
+
+struct listener {
+	ino_t ino;
+	int fds;		/* descriptors of this process */
+	bool inherited;		/* another process has called listen() */
+	struct waiter *waiters;
+};
+
+/*
+ * Bytes, written when a kind changes only: neighbours are in use on other CPUs.
+ * KIND_OTHER is not undone by close(), since most numbers come back as another
+ * connection; listen(), dup() and the next epoll_ctl() of a stranger set it
+ * right.
+ */
+static uint8_t kinds[FDS];
+static struct listener *listeners[FDS];
+static int locals;		/* in this process */
+static int top;			/* highest special descriptor */
+static unsigned int generation;	/* of all locals; see listener_local() */
+static pid_t self;
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static sigset_t signals_before;
+
+static void acquire(void)
+{
+	sigset_t all, before;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_BLOCK, &all, &before);
+	pthread_mutex_lock(&lock);
+	signals_before = before;
+}
+
+static void release(void)
+{
+	sigset_t before = signals_before;
+
+	pthread_mutex_unlock(&lock);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+static pid_t gettid_(void)
+{
+	static __thread pid_t tid;
+	static __thread pid_t of;
+
+	if (of != self) {
+		tid = syscall(SYS_gettid);
+		of = self;
+	}
+	return tid;
+}
+
+static void set_kind(int fd, enum kind kind)
+{
+	if (kinds[fd] != kind)
+		__atomic_store_n(&kinds[fd], kind, __ATOMIC_RELEASE);
+	if (kind > KIND_OTHER && fd > top)
+		top = fd;
+}
+
+/* Cheap for what is no listener, and nothing where the memory is not ours. */
+enum kind listener_kind(int fd)
+{
+	enum kind kind;
+
+	if (fd < 0 || fd >= FDS)
+		return KIND_OTHER;
+	kind = __atomic_load_n(&kinds[fd], __ATOMIC_ACQUIRE);
+	/* A vfork() child shares our memory, not our descriptors. */
+	if (kind > KIND_OTHER && getpid() != self)
+		return KIND_OTHER;
+	return kind;
+}
+
+void listener_other(int fd)
+{
+	if (fd >= 0 && fd < FDS && kinds[fd] == KIND_UNKNOWN)
+		set_kind(fd, KIND_OTHER);
+}
+
+bool listener_any_local(void)
+{
+	return __atomic_load_n(&locals, __ATOMIC_RELAXED) > 0;
+}
+
+int listener_max(void)
+{
+	return top;
+}
+
+static bool is_listener(int fd)
+{
+	int saved = errno, accepts = 0, protocol = 0, domain = 0;
+	socklen_t len = sizeof(int);
+	bool yes;
+
+	yes = !getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &accepts, &len) &&
+	      accepts &&
+	      !getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &len) &&
+	      protocol == IPPROTO_TCP &&
+	      !getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) &&
+	      (domain == AF_INET || domain == AF_INET6);
+	errno = saved;
+	return yes;
+}
+
+static ino_t inode(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) ? 0 : st.st_ino;
+}
+
+static void forget(int fd);
+
+/* Under the lock. The record of a listener, new where it is not known. */
+static struct listener *record(int fd, bool inherited)
+{
+	struct listener *l = listeners[fd];
+	ino_t ino = inode(fd);
+
+	if (kinds[fd] == KIND_LISTENER && l->ino == ino)
+		return l;
+	/* Closed behind our back, and the number is another socket now. */
+	if (kinds[fd] == KIND_LISTENER)
+		forget(fd);
+	for (int i = 0; i <= top; i++)
+		if (kinds[i] == KIND_LISTENER && listeners[i]->ino == ino) {
+			l = listeners[i];
+			goto known;
+		}
+	l = calloc(1, sizeof(*l));
+	if (!l)
+		return NULL;
+	l->ino = ino;
+	l->inherited = inherited;
+known:
+	l->fds++;
+	listeners[fd] = l;
+	set_kind(fd, KIND_LISTENER);
+	return l;
+}
+
+/* Whether @fd is a listener, looking at what we have not seen yet. */
+bool listener_detect(int fd)
+{
+	enum kind kind = listener_kind(fd);
+	int saved = errno;
+
+	if (fd < 0 || fd >= FDS || kind == KIND_OTHER || kind == KIND_LOCAL)
+		return false;
+	if (kind == KIND_LISTENER && listeners[fd]->ino == inode(fd))
+		return true;
+	if (!is_listener(fd)) {
+		if (kind == KIND_UNKNOWN)
+			listener_other(fd);
+		errno = saved;
+		return false;
+	}
+	control_check();
+	acquire();
+	record(fd, true);
+	release();
+	errno = saved;
+	return true;
+}
+
+/*
+ * Keep our numbers away from the application's: it gets the lowest ones, as
+ * without us.
+ */
+static int raise_fd(int fd)
+{
+	struct rlimit lim;
+	int high, base = 512;
+
+	if (getrlimit(RLIMIT_NOFILE, &lim))
+		return fd;
+	if (lim.rlim_cur > FDS)
+		lim.rlim_cur = FDS;
+	if (lim.rlim_cur > 2048)
+		base = lim.rlim_cur - 1024;
+	else if (lim.rlim_cur <= 1024)
+		base = lim.rlim_cur * 3 / 4;
+	high = real()->fcntl(fd, F_DUPFD_CLOEXEC, base);
+	if (high < 0)
+		return fd;
+	real()->close(fd);
+	return high;
+}
+
+/* Under the lock, like all below. */
+static void drop(struct waiter *w)
+{
+	if (w->local < 0)
+		return;
+	/* Another process may hold the set and, by fork, the file. */
+	real()->epoll_ctl(w->epfd, EPOLL_CTL_DEL, w->local, NULL);
+	real()->close(w->local);
+	kinds[w->local] = KIND_UNKNOWN;
+	w->local = -1;
+	locals--;
+	__atomic_add_fetch(&generation, 1, __ATOMIC_RELEASE);
+}
+
+static bool other_locals(const struct listener *l)
+{
+	for (struct waiter *w = l->waiters; w; w = w->next)
+		if (w->local >= 0)
+			return true;
+	return false;
+}
+
+static bool is_worker(const struct listener *l)
+{
+	if (l->inherited || gettid_() != self)
+		return true;
+	/* The thread that set the listener up may be all there is. */
+	return other_locals(l) || affinity_cpu() >= 0;
+}
+
+static void spawn(struct listener *l, struct waiter *w)
+{
+	struct fastsocket_info info;
+	struct epoll_event ev = w->ev;
+	int cpu, local;
+
+	if (w->local >= 0 || !(ev.events & EPOLLIN) || ev.events & EPOLLONESHOT ||
+	    !is_worker(l) || control_info(&info) ||
+	    info.listen_spawn == FASTSOCKET_SPAWN_OFF)
+		return;
+	cpu = affinity_cpu();
+	if (cpu < 0 && info.listen_spawn != FASTSOCKET_SPAWN_BIND)
+		return;
+
+	local = control_spawn(w->fd, &cpu);
+	if (local < 0) {
+		logf_at(LOG_INFO, "descriptor %d is served without a local listener: %s",
+			w->fd, strerror(errno));
+		return;
+	}
+	local = raise_fd(local);
+	if (local >= FDS || real()->epoll_ctl(w->epfd, EPOLL_CTL_ADD, local, &ev)) {
+		real()->close(local);
+		return;
+	}
+	if (affinity_cpu() < 0)
+		affinity_bind(cpu);
+	w->local = local;
+	set_kind(local, KIND_LOCAL);
+	locals++;
+	__atomic_add_fetch(&generation, 1, __ATOMIC_RELEASE);
+	logf_at(LOG_DEBUG, "descriptor %d has local listener %d on CPU %d",
+		w->fd, local, cpu);
+}
+
+/* A descriptor of a listener is gone; its last one takes everything along. */
+static void forget(int fd)
+{
+	struct listener *l = listeners[fd];
+	struct waiter *w;
+
+	listeners[fd] = NULL;
+	kinds[fd] = KIND_UNKNOWN;
+	if (--l->fds)
+		return;
+	while ((w = l->waiters)) {
+		l->waiters = w->next;
+		drop(w);
+		free(w);
+	}
+	free(l);
+}
+
+static void remove_waiter(struct listener *l, struct waiter *w)
+{
+	struct waiter **p = &l->waiters;
+
+	while (*p != w)
+		p = &(*p)->next;
+	*p = w->next;
+	drop(w);
+	free(w);
+}
+
+static struct waiter *find(struct listener *l, int epfd, int fd)
+{
+	for (struct waiter *w = l->waiters; w; w = w->next)
+		if (w->epfd == epfd && w->fd == fd)
+			return w;
+	return NULL;
+}
+
+/* Calls that follow another process's or thread's call. */
+
+void listener_listen(int fd)
+{
+	int saved = errno;
+	struct listener *l;
+	bool again;
+
+	if (fd < 0 || fd >= FDS || listener_kind(fd) == KIND_LOCAL || !is_listener(fd))
+		return;
+	control_check();
+	acquire();
+	again = kinds[fd] == KIND_LISTENER;
+	l = record(fd, false);
+	for (struct waiter *w = l ? l->waiters : NULL; w; w = w->next)
+		if (w->tid == gettid_())
+			spawn(l, w);
+	release();
+	if (again)
+		control_sync(fd);	/* the backlog may be new */
+	errno = saved;
+}
+
+/**
+ * listener_local() - where the calling thread accepts from
+ * @fd: the application's listener
+ *
+ * No lock unless something has changed since the thread's last call.
+ *
+ * Return: the local listener of the thread or, where it has none, any of the
+ * process (a set may be waited for by other threads than the one that filled
+ * it); -1 where there is none.
+ */
+int listener_local(int fd)
+{
+	static __thread struct { int fd, local; unsigned int generation; } last = { -1, -1, 0 };
+	unsigned int now = __atomic_load_n(&generation, __ATOMIC_ACQUIRE);
+	struct listener *l;
+	int any = -1, own = -1;
+
+	if (last.fd == fd && last.generation == now)
+		return last.local;
+
+	acquire();
+	l = kinds[fd] == KIND_LISTENER ? listeners[fd] : NULL;
+	for (struct waiter *w = l ? l->waiters : NULL; w; w = w->next) {
+		/* The first thread, once others have shown to be workers. */
+		if (w->local < 0 && w->tid == gettid_() && other_locals(l))
+			spawn(l, w);
+		if (w->local >= 0 && w->tid == gettid_())
+			own = w->local;
+		else if (w->local >= 0)
+			any = w->local;
+	}
+	last.fd = fd;
+	last.local = own >= 0 ? own : any;
+	last.generation = __atomic_load_n(&generation, __ATOMIC_ACQUIRE);
+	release();
+	return last.local;
+}
+
+/* The next local listener of @fd in this process after @after, or -1. */
+int listener_next_local(int fd, int after)
+{
+	struct listener *l;
+	int next = -1;
+
+	acquire();
+	l = kinds[fd] == KIND_LISTENER ? listeners[fd] : NULL;
+	for (struct waiter *w = l ? l->waiters : NULL; w; w = w->next)
+		if (w->local > after && (next < 0 || w->local < next))
+			next = w->local;
+	release();
+	return next;
+}
+
+/* The module went while @local was open: from now on it is silent. */
+void listener_unloaded(int fd, int local)
+{
+	struct listener *l;
+
+	acquire();
+	l = kinds[fd] == KIND_LISTENER ? listeners[fd] : NULL;
+	for (struct waiter *w = l ? l->waiters : NULL; w; w = w->next)
+		if (w->local == local)
+			drop(w);
+	release();
+}
+
+static struct epoll_event shared(const struct epoll_event *ev, bool *exclusive)
+{
+	struct epoll_event own = *ev;
+
+	*exclusive = ev->events & EPOLLIN && !(ev->events & (EPOLLONESHOT | EPOLLEXCLUSIVE));
+	if (*exclusive)
+		own.events = (own.events & EXCLUSIVE_OK) | EPOLLEXCLUSIVE;
+	return own;
+}
+
+int listener_add(int epfd, int fd, const struct epoll_event *ev)
+{
+	struct listener *l;
+	struct waiter *w;
+	struct epoll_event own;
+	int ret, saved;
+
+	acquire();
+	l = kinds[fd] == KIND_LISTENER ? listeners[fd] : NULL;
+	w = l ? calloc(1, sizeof(*w)) : NULL;
+	if (!w) {
+		release();
+		return real()->epoll_ctl(epfd, EPOLL_CTL_ADD, fd, (struct epoll_event *)ev);
+	}
+	*w = (struct waiter){ l->waiters, epfd, fd, gettid_(), *ev, false, -1 };
+	own = shared(ev, &w->exclusive);
+	ret = real()->epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &own);
+	saved = errno;
+	if (ret) {
+		free(w);
+	} else {
+		struct waiter *old = find(l, epfd, fd);
+
+		/* The set has been closed unseen, and the number is another. */
+		if (old)
+			remove_waiter(l, old);
+		w->next = l->waiters;
+		l->waiters = w;
+		if (epfd < FDS)
+			set_kind(epfd, KIND_EPOLL);
+		spawn(l, w);
+	}
+	release();
+	errno = saved;
+	return ret;
+}
+
+int listener_mod(int epfd, int fd, const struct epoll_event *ev)
+{
+	struct listener *l;
+	struct waiter *w;
+	struct epoll_event own;
+	bool exclusive;
+	int ret, saved;
+
+	acquire();
+	l = kinds[fd] == KIND_LISTENER ? listeners[fd] : NULL;
+	w = l ? find(l, epfd, fd) : NULL;
+	if (!w || !w->exclusive || ev->events & EPOLLEXCLUSIVE) {
+		ret = real()->epoll_ctl(epfd, EPOLL_CTL_MOD, fd, (struct epoll_event *)ev);
+		saved = errno;
+		if (w && !ret)
+			w->ev = *ev;
+		goto out;
+	}
+
+	/* The kernel does not modify what is exclusive. */
+	own = shared(ev, &exclusive);
+	ret = real()->epoll_ctl(epfd, EPOLL_CTL_DEL, fd, NULL);
+	if (!ret)
+		ret = real()->epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &own);
+	saved = errno;
+	if (ret)
+		goto out;
+	w->exclusive = exclusive;
+	w->ev = *ev;
+	if (!(ev->events & EPOLLIN) || ev->events & EPOLLONESHOT) {
+		drop(w);
+	} else if (w->local >= 0) {
+		struct epoll_event copy = *ev;
+
+		real()->epoll_ctl(epfd, EPOLL_CTL_MOD, w->local, &copy);
+	} else if (w->tid == gettid_()) {
+		spawn(l, w);
+	}
+out:
+	release();
+	errno = saved;
+	return ret;
+}
+
+int listener_del(int epfd, int fd)
+{
+	struct listener *l;
+	struct waiter *w;
+	int ret, saved;
+
+	acquire();
+	ret = real()->epoll_ctl(epfd, EPOLL_CTL_DEL, fd, NULL);
+	saved = errno;
+	l = kinds[fd] == KIND_LISTENER ? listeners[fd] : NULL;
+	w = l && !ret ? find(l, epfd, fd) : NULL;
+	if (w)
+		remove_waiter(l, w);
+	release();
+	errno = saved;
+	return ret;
+}
+
+/* @fd, of a kind of ours, has been closed by the application. */
+void listener_closed(int fd)
+{
+	int saved = errno;
+
+	acquire();
+	switch (kinds[fd]) {
+	case KIND_LISTENER:
+		forget(fd);
+		break;
+	case KIND_EPOLL:
+		kinds[fd] = KIND_UNKNOWN;
+		for (int i = 0; i <= top; i++) {
+			struct waiter *w, *next;
+
+			if (kinds[i] != KIND_LISTENER)
+				continue;
+			for (w = listeners[i]->waiters; w; w = next) {
+				next = w->next;
+				if (w->epfd == fd)
+					remove_waiter(listeners[i], w);
+			}
+		}
+		break;
+	}
+	release();
+	errno = saved;
+}
+
+/* The application is about to take the number of one of our descriptors. */
+void listener_drop_local(int local)
+{
+	int saved = errno;
+
+	acquire();
+	for (int i = 0; i <= top; i++)
+		if (kinds[i] == KIND_LISTENER)
+			for (struct waiter *w = listeners[i]->waiters; w; w = w->next)
+				if (w->local == local)
+					drop(w);
+	release();
+	errno = saved;
+}
+
+/* This process serves @fd the slow way from now on. */
+void listener_drop(int fd)
+{
+	int saved = errno;
+
+	acquire();
+	if (kinds[fd] == KIND_LISTENER)
+		for (struct waiter *w = listeners[fd]->waiters; w; w = w->next)
+			drop(w);
+	release();
+	errno = saved;
+}
+
+void listener_duped(int from, int to)
+{
+	int saved = errno;
+
+	if (to < 0 || to >= FDS)
+		return;
+	acquire();
+	if (kinds[from] == KIND_LISTENER && kinds[to] <= KIND_OTHER) {
+		listeners[to] = listeners[from];
+		listeners[to]->fds++;
+		set_kind(to, KIND_LISTENER);
+	} else if (kinds[to] == KIND_OTHER) {
+		set_kind(to, KIND_UNKNOWN);
+	}
+	release();
+	errno = saved;
+}
+
+/*
+ * In the child of a fork(): the local listeners are its parent's, and so is
+ * their place in epoll sets that both hold; only the numbers go.
+ */
+static void child(void)
+{
+	self = getpid();
+	affinity_child();
+	for (int fd = 0; fd <= top; fd++) {
+		struct listener *l = listeners[fd];
+
+		if (kinds[fd] == KIND_LOCAL) {
+			real()->close(fd);
+			kinds[fd] = KIND_UNKNOWN;
+		} else if (kinds[fd] == KIND_EPOLL) {
+			kinds[fd] = KIND_UNKNOWN;
+		} else if (kinds[fd] == KIND_LISTENER) {
+			/* Memory of the parent's waiters is left alone: malloc() may not do yet. */
+			l->inherited = true;
+			l->waiters = NULL;
+		}
+	}
+	locals = 0;
+	generation++;
+	release();
+}
+
+void listener_init(void)
+{
+	self = getpid();
+	pthread_atfork(acquire, release, child);
+}
