@@ -12,6 +12,7 @@ import time
 CONFIG = """
 worker_processes {workers};
 user root;
+{main}
 pid {dir}/pid;
 error_log {dir}/error.log warn;
 events {{ worker_connections 1024; {events} }}
@@ -45,7 +46,7 @@ class Nginx:
     """Start on construction, stop() at the end."""
 
     def __init__(self, port, fastsocket=False, reuseport=False, workers=4,
-                 events=""):
+                 events="", main=""):
         self.dir = tempfile.mkdtemp(prefix="fs-nginx-")
         self.port = port
         self.count = workers
@@ -53,7 +54,7 @@ class Nginx:
         self.config = os.path.join(self.dir, "nginx.conf")
         with open(self.config, "w") as f:
             f.write(CONFIG.format(workers=workers, dir=self.dir, port=port,
-                                  events=events,
+                                  events=events, main=main,
                                   listen=" reuseport" if reuseport else ""))
         self.log = open(os.path.join(self.dir, "stderr"), "w+")
         self.master = subprocess.Popen(
