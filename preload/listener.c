@@ -1,559 +1,641 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What this process knows: its listeners, their registrations in epoll sets,
- * and the table of descriptors that leads to them.
+ * The application's listeners, and the epoll sets that wait for them.
+ *
+ * A waiter is one (epoll set, listener) pair. Where the thread that made it is
+ * a worker, it has a local listener in the same set with the same event data,
+ * and the application's own is there with EPOLLEXCLUSIVE for the slow path.
+ *
+ * All changes are under one lock with signals blocked, as close() may be called
+ * in a handler. Descriptors that are no listeners cost one load.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
-#include <sys/mman.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "fsocket.h"
 
-#define POOL_BYTES	16384
+/* Beyond this a listener takes the slow path. */
+#define FDS	65536
 
-_Atomic(atomic_uintptr_t *) fs_slots[FS_CHUNKS];
-struct fs_listener *fs_listeners;
-atomic_uint fs_generation = 1;
-atomic_int fs_nlocals;
+/* What the kernel allows beside EPOLLEXCLUSIVE; the rest means nothing here. */
+#define EXCLUSIVE_OK	(EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLET | \
+			 EPOLLWAKEUP)
 
-static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-/* The process that all this is about. */
-static pid_t owner;
-static pthread_key_t thread_key;
-static __thread pid_t thread_tid;
+struct waiter {
+	struct waiter *next;
+	int epfd;
+	int fd;			/* as the application named it */
+	pid_t tid;
+	struct epoll_event ev;	/* as the application gave it */
+	bool exclusive;		/* we have added EPOLLEXCLUSIVE */
+	int local;		/* or -1 */
+};
 
-static void *listener_pool, *waiter_pool, *epoll_pool;
+struct listener {
+	ino_t ino;
+	int fds;		/* descriptors of this process */
+	bool inherited;		/* another process has called listen() */
+	struct waiter *waiters;
+};
 
-/* Not malloc(): that may be the application's, and may be what is calling us. */
-static void *map(size_t size)
+/*
+ * Bytes, written when a kind changes only: neighbours are in use on other CPUs.
+ * KIND_OTHER is not undone by close(), since most numbers come back as another
+ * connection; listen(), dup() and the next epoll_ctl() of a stranger set it
+ * right.
+ */
+static uint8_t kinds[FDS];
+static struct listener *listeners[FDS];
+static int locals;		/* in this process */
+static int top;			/* highest special descriptor */
+static unsigned int generation;	/* of all locals; see listener_local() */
+static pid_t self;
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static sigset_t signals_before;
+
+static void acquire(void)
 {
-	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	sigset_t all, before;
 
-	return p == MAP_FAILED ? NULL : p;
+	sigfillset(&all);
+	pthread_sigmask(SIG_BLOCK, &all, &before);
+	pthread_mutex_lock(&lock);
+	signals_before = before;
 }
 
-static void pool_put(void **pool, void *object)
+static void release(void)
 {
-	*(void **)object = *pool;
-	*pool = object;
+	sigset_t before = signals_before;
+
+	pthread_mutex_unlock(&lock);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
-static void *pool_get(void **pool, size_t size)
+static pid_t gettid_(void)
 {
-	void *object;
+	static __thread pid_t tid;
+	static __thread pid_t of;
 
-	size = (size + 15) & ~(size_t)15;
-	if (!*pool) {
-		char *p = map(POOL_BYTES), *end = p + POOL_BYTES - size;
-
-		for (; p && p <= end; p += size)
-			pool_put(pool, p);
+	if (of != self) {
+		tid = syscall(SYS_gettid);
+		of = self;
 	}
-	object = *pool;
-	if (object) {
-		*pool = *(void **)object;
-		__builtin_memset(object, 0, size);
+	return tid;
+}
+
+static void set_kind(int fd, enum kind kind)
+{
+	if (kinds[fd] != kind)
+		__atomic_store_n(&kinds[fd], kind, __ATOMIC_RELEASE);
+	if (kind > KIND_OTHER && fd > top)
+		top = fd;
+}
+
+/* Cheap for what is no listener, and nothing where the memory is not ours. */
+enum kind listener_kind(int fd)
+{
+	enum kind kind;
+
+	if (fd < 0 || fd >= FDS)
+		return KIND_OTHER;
+	kind = __atomic_load_n(&kinds[fd], __ATOMIC_ACQUIRE);
+	/* A vfork() child shares our memory, not our descriptors. */
+	if (kind > KIND_OTHER && getpid() != self)
+		return KIND_OTHER;
+	return kind;
+}
+
+void listener_other(int fd)
+{
+	if (fd >= 0 && fd < FDS && kinds[fd] == KIND_UNKNOWN)
+		set_kind(fd, KIND_OTHER);
+}
+
+bool listener_any_local(void)
+{
+	return __atomic_load_n(&locals, __ATOMIC_RELAXED) > 0;
+}
+
+int listener_max(void)
+{
+	return top;
+}
+
+static bool is_listener(int fd)
+{
+	int saved = errno, accepts = 0, protocol = 0, domain = 0;
+	socklen_t len = sizeof(int);
+	bool yes;
+
+	yes = !getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &accepts, &len) &&
+	      accepts &&
+	      !getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &len) &&
+	      protocol == IPPROTO_TCP &&
+	      !getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) &&
+	      (domain == AF_INET || domain == AF_INET6);
+	errno = saved;
+	return yes;
+}
+
+static ino_t inode(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) ? 0 : st.st_ino;
+}
+
+static void forget(int fd);
+
+/* Under the lock. The record of a listener, new where it is not known. */
+static struct listener *record(int fd, bool inherited)
+{
+	struct listener *l = listeners[fd];
+	ino_t ino = inode(fd);
+
+	if (kinds[fd] == KIND_LISTENER && l->ino == ino)
+		return l;
+	/* Closed behind our back, and the number is another socket now. */
+	if (kinds[fd] == KIND_LISTENER)
+		forget(fd);
+	for (int i = 0; i <= top; i++)
+		if (kinds[i] == KIND_LISTENER && listeners[i]->ino == ino) {
+			l = listeners[i];
+			goto known;
+		}
+	l = calloc(1, sizeof(*l));
+	if (!l)
+		return NULL;
+	l->ino = ino;
+	l->inherited = inherited;
+known:
+	l->fds++;
+	listeners[fd] = l;
+	set_kind(fd, KIND_LISTENER);
+	return l;
+}
+
+/* Whether @fd is a listener, looking at what we have not seen yet. */
+bool listener_detect(int fd)
+{
+	enum kind kind = listener_kind(fd);
+	int saved = errno;
+
+	if (fd < 0 || fd >= FDS || kind == KIND_OTHER || kind == KIND_LOCAL)
+		return false;
+	if (kind == KIND_LISTENER && listeners[fd]->ino == inode(fd))
+		return true;
+	if (!is_listener(fd)) {
+		if (kind == KIND_UNKNOWN)
+			listener_other(fd);
+		errno = saved;
+		return false;
 	}
-	return object;
-}
-
-static uint64_t block_signals(void)
-{
-	uint64_t all = ~0ULL, old = 0;
-
-	/* All of them: the C library keeps its own out of sigfillset(). */
-	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &old, sizeof(all));
-	return old;
-}
-
-static void restore_signals(uint64_t old)
-{
-	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &old, NULL, sizeof(old));
+	control_check();
+	acquire();
+	record(fd, true);
+	release();
+	errno = saved;
+	return true;
 }
 
 /*
- * Signals are blocked, so that a handler which calls close() cannot meet the
- * lock held by what it has interrupted. Fails in a child that shares our
- * memory (vfork) or was made without fork(): what it does to its descriptors
- * is not for this process's records, and every call goes through as it is.
+ * Keep our numbers away from the application's: it gets the lowest ones, as
+ * without us.
  */
-bool fs_lock(struct fs_guard *g)
+static int raise_fd(int fd)
 {
-	g->err = errno;
-	if (syscall(SYS_getpid) != owner)
-		return false;
-	g->mask = block_signals();
-	pthread_mutex_lock(&mutex);
-	return true;
+	struct rlimit lim;
+	int high, base = 512;
+
+	if (getrlimit(RLIMIT_NOFILE, &lim))
+		return fd;
+	if (lim.rlim_cur > FDS)
+		lim.rlim_cur = FDS;
+	if (lim.rlim_cur > 2048)
+		base = lim.rlim_cur - 1024;
+	else if (lim.rlim_cur <= 1024)
+		base = lim.rlim_cur * 3 / 4;
+	high = real()->fcntl(fd, F_DUPFD_CLOEXEC, base);
+	if (high < 0)
+		return fd;
+	real()->close(fd);
+	return high;
 }
 
-/* errno is as it was before fs_lock(). */
-void fs_unlock(struct fs_guard *g)
+/* Under the lock, like all below. */
+static void drop(struct waiter *w)
 {
-	pthread_mutex_unlock(&mutex);
-	restore_signals(g->mask);
-	errno = g->err;
-}
-
-pid_t fs_tid(void)
-{
-	if (!thread_tid)
-		thread_tid = syscall(SYS_gettid);
-	return thread_tid;
-}
-
-pid_t fs_owner(void)
-{
-	return owner;
-}
-
-bool fs_slot_set(int fd, void *object, enum fs_kind kind)
-{
-	atomic_uintptr_t *slot = fs_slot(fd), *chunk;
-
-	if (!slot) {
-		if ((unsigned int)fd >= FS_CHUNK * FS_CHUNKS)
-			return false;
-		chunk = map(FS_CHUNK * sizeof(*chunk));
-		if (!chunk)
-			return false;
-		atomic_store_explicit(&fs_slots[fd / FS_CHUNK], chunk,
-				      memory_order_release);
-		slot = &chunk[fd % FS_CHUNK];
-	}
-	atomic_store_explicit(slot, (uintptr_t)object | kind, memory_order_release);
-	return true;
-}
-
-/* Some descriptor of an object, other than one that is going. */
-static int find_fd(uintptr_t value)
-{
-	int i, j;
-
-	for (i = 0; i < FS_CHUNKS; i++) {
-		atomic_uintptr_t *chunk = fs_slots[i];
-
-		for (j = 0; chunk && j < FS_CHUNK; j++)
-			if (chunk[j] == value)
-				return i * FS_CHUNK + j;
-	}
-	return -1;
-}
-
-struct fs_waiter *fs_waiter_new(struct fs_listener *l)
-{
-	struct fs_waiter *w = pool_get(&waiter_pool, sizeof(*w));
-
-	if (!w)
-		return NULL;
-	w->l = l;
+	if (w->local < 0)
+		return;
+	/* Another process may hold the set and, by fork, the file. */
+	real()->epoll_ctl(w->epfd, EPOLL_CTL_DEL, w->local, NULL);
+	real()->close(w->local);
+	kinds[w->local] = KIND_UNKNOWN;
 	w->local = -1;
-	w->next = l->waiters;
-	l->waiters = w;
-	return w;
+	locals--;
+	__atomic_add_fetch(&generation, 1, __ATOMIC_RELEASE);
 }
 
-static void waiter_unlink(struct fs_waiter *w)
+static bool other_locals(const struct listener *l)
 {
-	struct fs_waiter **p = &w->l->waiters;
+	for (struct waiter *w = l->waiters; w; w = w->next)
+		if (w->local >= 0)
+			return true;
+	return false;
+}
+
+static bool is_worker(const struct listener *l)
+{
+	if (l->inherited || gettid_() != self)
+		return true;
+	/* The thread that set the listener up may be all there is. */
+	return other_locals(l) || affinity_cpu() >= 0;
+}
+
+static void spawn(struct listener *l, struct waiter *w)
+{
+	struct fastsocket_info info;
+	struct epoll_event ev = w->ev;
+	int cpu, local;
+
+	if (w->local >= 0 || !(ev.events & EPOLLIN) || ev.events & EPOLLONESHOT ||
+	    !is_worker(l) || control_info(&info) ||
+	    info.listen_spawn == FASTSOCKET_SPAWN_OFF)
+		return;
+	cpu = affinity_cpu();
+	if (cpu < 0 && info.listen_spawn != FASTSOCKET_SPAWN_BIND)
+		return;
+
+	local = control_spawn(w->fd, &cpu);
+	if (local < 0) {
+		logf_at(LOG_INFO, "descriptor %d is served without a local listener: %s",
+			w->fd, strerror(errno));
+		return;
+	}
+	local = raise_fd(local);
+	if (local >= FDS || real()->epoll_ctl(w->epfd, EPOLL_CTL_ADD, local, &ev)) {
+		real()->close(local);
+		return;
+	}
+	if (affinity_cpu() < 0)
+		affinity_bind(cpu);
+	w->local = local;
+	set_kind(local, KIND_LOCAL);
+	locals++;
+	__atomic_add_fetch(&generation, 1, __ATOMIC_RELEASE);
+	logf_at(LOG_DEBUG, "descriptor %d has local listener %d on CPU %d",
+		w->fd, local, cpu);
+}
+
+/* A descriptor of a listener is gone; its last one takes everything along. */
+static void forget(int fd)
+{
+	struct listener *l = listeners[fd];
+	struct waiter *w;
+
+	listeners[fd] = NULL;
+	kinds[fd] = KIND_UNKNOWN;
+	if (--l->fds)
+		return;
+	while ((w = l->waiters)) {
+		l->waiters = w->next;
+		drop(w);
+		free(w);
+	}
+	free(l);
+}
+
+static void remove_waiter(struct listener *l, struct waiter *w)
+{
+	struct waiter **p = &l->waiters;
 
 	while (*p != w)
 		p = &(*p)->next;
 	*p = w->next;
+	drop(w);
+	free(w);
 }
 
-/* The local is no more the application's concern; it is still to be closed. */
-static int local_forget(struct fs_waiter *w)
+static struct waiter *find(struct listener *l, int epfd, int fd)
 {
-	int local = w->local;
-
-	if (local < 0)
-		return -1;
-	w->local = -1;
-	w->silent = 0;
-	w->l->nlocals--;
-	fs_nlocals--;
-	fs_slot_set(local, NULL, FS_UNKNOWN);
-	fs_generation++;
-	return local;
+	for (struct waiter *w = l->waiters; w; w = w->next)
+		if (w->epfd == epfd && w->fd == fd)
+			return w;
+	return NULL;
 }
 
-/*
- * DEL first: a child that has not yet executed its program may have a copy of
- * the descriptor, and events of it would go on.
- */
-static void local_close(int epfd, int local)
+/* Calls that follow another process's or thread's call. */
+
+void listener_listen(int fd)
 {
-	if (local < 0)
+	int saved = errno;
+	struct listener *l;
+	bool again;
+
+	if (fd < 0 || fd >= FDS || listener_kind(fd) == KIND_LOCAL || !is_listener(fd))
 		return;
-	syscall(SYS_epoll_ctl, epfd, EPOLL_CTL_DEL, local, NULL);
-	syscall(SYS_close, local);
-}
-
-/* Without its local: what waits there moves to the application's listener. */
-void fs_waiter_drop(struct fs_waiter *w)
-{
-	local_close(w->epfd, local_forget(w));
-}
-
-void fs_waiter_free(struct fs_waiter *w)
-{
-	fs_waiter_drop(w);
-	waiter_unlink(w);
-	pool_put(&waiter_pool, w);
-}
-
-void fs_listener_drop(struct fs_listener *l)
-{
-	struct fs_waiter *w;
-
-	for (w = l->waiters; w; w = w->next)
-		fs_waiter_drop(w);
-}
-
-static bool option_is(int fd, int option, int a, int b)
-{
-	int value = -1;
-	socklen_t len = sizeof(value);
-
-	return !getsockopt(fd, SOL_SOCKET, option, &value, &len) &&
-	       (value == a || value == b);
-}
-
-static bool is_tcp_listener(int fd)
-{
-	return option_is(fd, SO_ACCEPTCONN, 1, 1) &&
-	       option_is(fd, SO_PROTOCOL, IPPROTO_TCP, IPPROTO_TCP) &&
-	       option_is(fd, SO_DOMAIN, AF_INET, AF_INET6);
+	control_check();
+	acquire();
+	again = kinds[fd] == KIND_LISTENER;
+	l = record(fd, false);
+	for (struct waiter *w = l ? l->waiters : NULL; w; w = w->next)
+		if (w->tid == gettid_())
+			spawn(l, w);
+	release();
+	if (again)
+		control_sync(fd);	/* the backlog may be new */
+	errno = saved;
 }
 
 /**
- * fs_listener_get() - the listener that a descriptor refers to
- * @fd: a descriptor of the application
- * @pid: who made it one, if it is new: 0 for another process
+ * listener_local() - where the calling thread accepts from
+ * @fd: the application's listener
  *
- * Return: the listener, NULL if it is none. Under the lock.
- */
-struct fs_listener *fs_listener_get(int fd, pid_t pid)
-{
-	struct fs_waiter *gone = NULL;
-	struct fs_listener *l = fs_kind(fd) == FS_LISTENER ? fs_object(fd) : NULL;
-	struct stat st;
-
-	if (fs_kind(fd) == FS_LOCAL || fstat(fd, &st))
-		return NULL;
-	if (l && l->dev == st.st_dev && l->ino == st.st_ino)
-		return l;
-	/* Closed and used again without the C library. */
-	if (fs_known(fd)) {
-		fs_detach(fd, &gone);
-		while (gone) {
-			struct fs_waiter *w = gone;
-
-			gone = w->next;
-			local_close(w->epfd, w->local);
-			pool_put(&waiter_pool, w);
-		}
-	}
-	if (!is_tcp_listener(fd)) {
-		fs_slot_set(fd, NULL, FS_PLAIN);
-		return NULL;
-	}
-
-	for (l = fs_listeners; l; l = l->next)
-		if (l->dev == st.st_dev && l->ino == st.st_ino)
-			break;
-	if (!l) {
-		l = pool_get(&listener_pool, sizeof(*l));
-		if (!l)
-			return NULL;
-		l->dev = st.st_dev;
-		l->ino = st.st_ino;
-		l->pid = pid;
-		l->next = fs_listeners;
-		fs_listeners = l;
-	}
-	if (!fs_slot_set(fd, l, FS_LISTENER)) {
-		if (!l->nfds) {
-			fs_listeners = l->next;
-			pool_put(&listener_pool, l);
-		}
-		return NULL;
-	}
-	l->nfds++;
-	return l;
-}
-
-/* To be closed once the application's own descriptor is. */
-static void bury_later(struct fs_waiter *w, struct fs_waiter **gone)
-{
-	int local = local_forget(w);
-
-	waiter_unlink(w);
-	w->local = local;
-	w->next = *gone;
-	*gone = w;
-}
-
-static void detach_listener(struct fs_listener *l, struct fs_waiter **gone)
-{
-	struct fs_listener **p = &fs_listeners;
-
-	/* With another descriptor left, its registrations stay in force. */
-	if (--l->nfds)
-		return;
-	while (l->waiters)
-		bury_later(l->waiters, gone);
-	while (*p != l)
-		p = &(*p)->next;
-	*p = l->next;
-	pool_put(&listener_pool, l);
-}
-
-static void detach_epoll(int fd, struct fs_epoll *ep, struct fs_waiter **gone)
-{
-	struct fs_listener *l;
-	struct fs_waiter *w, *next;
-
-	if (--ep->nfds) {
-		if (ep->fd == fd)
-			ep->fd = find_fd((uintptr_t)ep | FS_EPOLL);
-		for (l = fs_listeners; l; l = l->next)
-			for (w = l->waiters; w; w = w->next)
-				if (w->ep == ep)
-					w->epfd = ep->fd;
-		return;
-	}
-	for (l = fs_listeners; l; l = l->next)
-		for (w = l->waiters; w; w = next) {
-			next = w->next;
-			if (w->ep == ep)
-				bury_later(w, gone);
-		}
-	pool_put(&epoll_pool, ep);
-}
-
-/**
- * fs_detach() - a descriptor no longer refers to what it did
- * @fd: the descriptor, about to be closed or closed already
- * @gone: for fs_bury(), after it has been closed
+ * No lock unless something has changed since the thread's last call.
  *
- * Under the lock.
+ * Return: the local listener of the thread or, where it has none, any of the
+ * process (a set may be waited for by other threads than the one that filled
+ * it); -1 where there is none.
  */
-void fs_detach(int fd, struct fs_waiter **gone)
+int listener_local(int fd)
 {
-	enum fs_kind kind = fs_kind(fd);
-	void *object = fs_object(fd);
+	static __thread struct { int fd, local; unsigned int generation; } last = { -1, -1, 0 };
+	unsigned int now = __atomic_load_n(&generation, __ATOMIC_ACQUIRE);
+	struct listener *l;
+	int any = -1, own = -1;
 
-	if (kind == FS_UNKNOWN)
-		return;
-	if (kind == FS_LOCAL) {
-		local_forget(object);
-		return;
+	if (last.fd == fd && last.generation == now)
+		return last.local;
+
+	acquire();
+	l = kinds[fd] == KIND_LISTENER ? listeners[fd] : NULL;
+	for (struct waiter *w = l ? l->waiters : NULL; w; w = w->next) {
+		/* The first thread, once others have shown to be workers. */
+		if (w->local < 0 && w->tid == gettid_() && other_locals(l))
+			spawn(l, w);
+		if (w->local >= 0 && w->tid == gettid_())
+			own = w->local;
+		else if (w->local >= 0)
+			any = w->local;
 	}
-	fs_slot_set(fd, NULL, FS_UNKNOWN);
-	if (kind == FS_LISTENER)
-		detach_listener(object, gone);
-	else if (kind == FS_EPOLL)
-		detach_epoll(fd, object, gone);
+	last.fd = fd;
+	last.local = own >= 0 ? own : any;
+	last.generation = __atomic_load_n(&generation, __ATOMIC_ACQUIRE);
+	release();
+	return last.local;
 }
 
-/*
- * After the application's descriptor: the module shall see that the listener
- * is gone, or else that others still have it, before it looks where to move
- * what waits. Not under the lock.
- */
-void fs_bury(struct fs_waiter *gone)
+/* The next local listener of @fd in this process after @after, or -1. */
+int listener_next_local(int fd, int after)
 {
-	struct fs_waiter *w, *next;
-	struct fs_guard g;
-	int err = errno;
+	struct listener *l;
+	int next = -1;
 
-	if (!gone)
-		return;
-	for (w = gone; w; w = w->next)
-		local_close(w->epfd, w->local);
-	if (fs_lock(&g)) {
-		for (w = gone; w; w = next) {
-			next = w->next;
-			pool_put(&waiter_pool, w);
-		}
-		fs_unlock(&g);
+	acquire();
+	l = kinds[fd] == KIND_LISTENER ? listeners[fd] : NULL;
+	for (struct waiter *w = l ? l->waiters : NULL; w; w = w->next)
+		if (w->local > after && (next < 0 || w->local < next))
+			next = w->local;
+	release();
+	return next;
+}
+
+/* The module went while @local was open: from now on it is silent. */
+void listener_unloaded(int fd, int local)
+{
+	struct listener *l;
+
+	acquire();
+	l = kinds[fd] == KIND_LISTENER ? listeners[fd] : NULL;
+	for (struct waiter *w = l ? l->waiters : NULL; w; w = w->next)
+		if (w->local == local)
+			drop(w);
+	release();
+}
+
+static struct epoll_event shared(const struct epoll_event *ev, bool *exclusive)
+{
+	struct epoll_event own = *ev;
+
+	*exclusive = ev->events & EPOLLIN && !(ev->events & (EPOLLONESHOT | EPOLLEXCLUSIVE));
+	if (*exclusive)
+		own.events = (own.events & EXCLUSIVE_OK) | EPOLLEXCLUSIVE;
+	return own;
+}
+
+int listener_add(int epfd, int fd, const struct epoll_event *ev)
+{
+	struct listener *l;
+	struct waiter *w;
+	struct epoll_event own;
+	int ret, saved;
+
+	acquire();
+	l = kinds[fd] == KIND_LISTENER ? listeners[fd] : NULL;
+	w = l ? calloc(1, sizeof(*w)) : NULL;
+	if (!w) {
+		release();
+		return real()->epoll_ctl(epfd, EPOLL_CTL_ADD, fd, (struct epoll_event *)ev);
 	}
-	errno = err;
-}
+	*w = (struct waiter){ l->waiters, epfd, fd, gettid_(), *ev, false, -1 };
+	own = shared(ev, &w->exclusive);
+	ret = real()->epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &own);
+	saved = errno;
+	if (ret) {
+		free(w);
+	} else {
+		struct waiter *old = find(l, epfd, fd);
 
-/* The kernel has just given us this number, for what is no listener. */
-void fs_fresh(int fd)
-{
-	atomic_uintptr_t *slot = fs_slot(fd);
-	struct fs_waiter *gone = NULL;
-	struct fs_guard g;
-
-	if (!slot)
-		return;
-	if (!fs_known(fd)) {
-		atomic_store_explicit(slot, FS_PLAIN, memory_order_relaxed);
-		return;
+		/* The set has been closed unseen, and the number is another. */
+		if (old)
+			remove_waiter(l, old);
+		w->next = l->waiters;
+		l->waiters = w;
+		if (epfd < FDS)
+			set_kind(epfd, KIND_EPOLL);
+		spawn(l, w);
 	}
-	/* So what we have it for was closed without the C library. */
-	if (!fs_lock(&g))
-		return;
-	fs_detach(fd, &gone);
-	fs_slot_set(fd, NULL, FS_PLAIN);
-	fs_unlock(&g);
-	fs_bury(gone);
+	release();
+	errno = saved;
+	return ret;
 }
 
-/* @to is a duplicate of @from now, whatever it was. */
-void fs_duplicated(int from, int to)
+int listener_mod(int epfd, int fd, const struct epoll_event *ev)
 {
-	struct fs_waiter *gone = NULL;
-	struct fs_guard g;
-	enum fs_kind kind;
-	void *object;
+	struct listener *l;
+	struct waiter *w;
+	struct epoll_event own;
+	bool exclusive;
+	int ret, saved;
 
-	if (from == to || (!fs_known(from) && fs_value(from) == fs_value(to)))
-		return;
-	if (!fs_lock(&g))
-		return;
-	kind = fs_kind(from);
-	object = fs_object(from);
-	/* First, or the last descriptor of an object might seem to go. */
-	if (kind == FS_LISTENER)
-		((struct fs_listener *)object)->nfds++;
-	else if (kind == FS_EPOLL)
-		((struct fs_epoll *)object)->nfds++;
-	fs_detach(to, &gone);
-	if (kind == FS_LOCAL)
-		kind = FS_UNKNOWN;
-	if (kind != FS_UNKNOWN && !fs_slot_set(to, object, kind)) {
-		if (kind == FS_LISTENER)
-			((struct fs_listener *)object)->nfds--;
-		else if (kind == FS_EPOLL)
-			((struct fs_epoll *)object)->nfds--;
+	acquire();
+	l = kinds[fd] == KIND_LISTENER ? listeners[fd] : NULL;
+	w = l ? find(l, epfd, fd) : NULL;
+	if (!w || !w->exclusive || ev->events & EPOLLEXCLUSIVE) {
+		ret = real()->epoll_ctl(epfd, EPOLL_CTL_MOD, fd, (struct epoll_event *)ev);
+		saved = errno;
+		if (w && !ret)
+			w->ev = *ev;
+		goto out;
 	}
-	fs_unlock(&g);
-	fs_bury(gone);
-}
 
-/*
- * An epoll set of this process alone. Of others, inherited or received, it is
- * not known who else would be told of events on our locals.
- */
-void fs_epoll_made(int fd)
-{
-	struct fs_waiter *gone = NULL;
-	struct fs_epoll *ep;
-	struct fs_guard g;
+	/* The kernel does not modify what is exclusive. */
+	own = shared(ev, &exclusive);
+	ret = real()->epoll_ctl(epfd, EPOLL_CTL_DEL, fd, NULL);
+	if (!ret)
+		ret = real()->epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &own);
+	saved = errno;
+	if (ret)
+		goto out;
+	w->exclusive = exclusive;
+	w->ev = *ev;
+	if (!(ev->events & EPOLLIN) || ev->events & EPOLLONESHOT) {
+		drop(w);
+	} else if (w->local >= 0) {
+		struct epoll_event copy = *ev;
 
-	if (!fs_lock(&g))
-		return;
-	fs_detach(fd, &gone);
-	ep = pool_get(&epoll_pool, sizeof(*ep));
-	if (ep) {
-		ep->nfds = 1;
-		ep->fd = fd;
-		if (!fs_slot_set(fd, ep, FS_EPOLL))
-			pool_put(&epoll_pool, ep);
+		real()->epoll_ctl(epfd, EPOLL_CTL_MOD, w->local, &copy);
+	} else if (w->tid == gettid_()) {
+		spawn(l, w);
 	}
-	fs_unlock(&g);
-	fs_bury(gone);
+out:
+	release();
+	errno = saved;
+	return ret;
 }
 
-/*
- * A thread that has ended takes no events; its local must not attract any.
- * False if the end of this thread would go unnoticed.
- */
-bool fs_worker_here(void)
+int listener_del(int epfd, int fd)
 {
-	return !pthread_setspecific(thread_key, &thread_tid);
+	struct listener *l;
+	struct waiter *w;
+	int ret, saved;
+
+	acquire();
+	ret = real()->epoll_ctl(epfd, EPOLL_CTL_DEL, fd, NULL);
+	saved = errno;
+	l = kinds[fd] == KIND_LISTENER ? listeners[fd] : NULL;
+	w = l && !ret ? find(l, epfd, fd) : NULL;
+	if (w)
+		remove_waiter(l, w);
+	release();
+	errno = saved;
+	return ret;
 }
 
-static void thread_ends(void *arg)
+/* @fd, of a kind of ours, has been closed by the application. */
+void listener_closed(int fd)
 {
-	struct fs_listener *l;
-	struct fs_waiter *w;
-	struct fs_guard g;
+	int saved = errno;
 
-	(void)arg;
-	if (!fs_lock(&g))
-		return;
-	for (l = fs_listeners; l; l = l->next)
-		for (w = l->waiters; w; w = w->next)
-			if (w->tid == fs_tid()) {
-				fs_waiter_drop(w);
-				w->tid = 0;
+	acquire();
+	switch (kinds[fd]) {
+	case KIND_LISTENER:
+		forget(fd);
+		break;
+	case KIND_EPOLL:
+		kinds[fd] = KIND_UNKNOWN;
+		for (int i = 0; i <= top; i++) {
+			struct waiter *w, *next;
+
+			if (kinds[i] != KIND_LISTENER)
+				continue;
+			for (w = listeners[i]->waiters; w; w = next) {
+				next = w->next;
+				if (w->epfd == fd)
+					remove_waiter(listeners[i], w);
 			}
-	fs_unlock(&g);
+		}
+		break;
+	}
+	release();
+	errno = saved;
 }
 
-/* Under the lock while forking, so that the child's copy is consistent. */
-static struct fs_guard fork_guard;
-static bool fork_locked;
-
-static void fork_prepare(void)
+/* The application is about to take the number of one of our descriptors. */
+void listener_drop_local(int local)
 {
-	struct fs_guard g;
-	bool locked = fs_lock(&g);
+	int saved = errno;
 
-	if (locked)
-		fork_guard = g;
-	fork_locked = locked;
+	acquire();
+	for (int i = 0; i <= top; i++)
+		if (kinds[i] == KIND_LISTENER)
+			for (struct waiter *w = listeners[i]->waiters; w; w = w->next)
+				if (w->local == local)
+					drop(w);
+	release();
+	errno = saved;
 }
 
-static void fork_parent(void)
+/* This process serves @fd the slow way from now on. */
+void listener_drop(int fd)
 {
-	struct fs_guard g = fork_guard;
+	int saved = errno;
 
-	if (fork_locked)
-		fs_unlock(&g);
+	acquire();
+	if (kinds[fd] == KIND_LISTENER)
+		for (struct waiter *w = listeners[fd]->waiters; w; w = w->next)
+			drop(w);
+	release();
+	errno = saved;
+}
+
+void listener_duped(int from, int to)
+{
+	int saved = errno;
+
+	if (to < 0 || to >= FDS)
+		return;
+	acquire();
+	if (kinds[from] == KIND_LISTENER && kinds[to] <= KIND_OTHER) {
+		listeners[to] = listeners[from];
+		listeners[to]->fds++;
+		set_kind(to, KIND_LISTENER);
+	} else if (kinds[to] == KIND_OTHER) {
+		set_kind(to, KIND_UNKNOWN);
+	}
+	release();
+	errno = saved;
 }
 
 /*
- * The locals are the parent's. No DEL: the epoll sets are still the parent's,
- * too, and its registrations stay until it closes.
+ * In the child of a fork(): the local listeners are its parent's, and so is
+ * their place in epoll sets that both hold; only the numbers go.
  */
-static void fork_child(void)
+static void child(void)
 {
-	struct fs_guard g = fork_guard;
-	struct fs_listener *l;
-	struct fs_waiter *w;
-	int i, j;
+	self = getpid();
+	affinity_child();
+	for (int fd = 0; fd <= top; fd++) {
+		struct listener *l = listeners[fd];
 
-	owner = syscall(SYS_getpid);
-	thread_tid = 0;
-	for (l = fs_listeners; l; l = l->next)
-		for (w = l->waiters; w; w = w->next) {
-			int local = local_forget(w);
-
-			if (local >= 0)
-				syscall(SYS_close, local);
-			w->tid = 0;
-			w->want = false;
+		if (kinds[fd] == KIND_LOCAL) {
+			real()->close(fd);
+			kinds[fd] = KIND_UNKNOWN;
+		} else if (kinds[fd] == KIND_EPOLL) {
+			kinds[fd] = KIND_UNKNOWN;
+		} else if (kinds[fd] == KIND_LISTENER) {
+			/* Memory of the parent's waiters is left alone: malloc() may not do yet. */
+			l->inherited = true;
+			l->waiters = NULL;
 		}
-	for (i = 0; i < FS_CHUNKS; i++) {
-		atomic_uintptr_t *chunk = fs_slots[i];
-
-		for (j = 0; chunk && j < FS_CHUNK; j++)
-			if ((chunk[j] & FS_KIND) == FS_EPOLL)
-				((struct fs_epoll *)(chunk[j] & ~(uintptr_t)FS_KIND))->shared = true;
 	}
-	fs_affinity_child();
-	if (fork_locked)
-		fs_unlock(&g);
+	locals = 0;
+	generation++;
+	release();
 }
 
-void fs_listener_init(void)
+void listener_init(void)
 {
-	owner = syscall(SYS_getpid);
-	/* The first thread's is never run at exit(), and need not be. */
-	if (pthread_key_create(&thread_key, thread_ends) ||
-	    pthread_atfork(fork_prepare, fork_parent, fork_child))
-		fs_log(FS_ERROR, "cannot follow threads and fork()");
+	self = getpid();
+	pthread_atfork(acquire, release, child);
 }
