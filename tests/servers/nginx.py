@@ -46,10 +46,11 @@ class Nginx:
     """Start on construction, stop() at the end."""
 
     def __init__(self, port, fastsocket=False, reuseport=False, workers=4,
-                 events="", main=""):
+                 events="", main="", daemon=False):
         self.dir = tempfile.mkdtemp(prefix="fs-nginx-")
         self.port = port
         self.count = workers
+        self.daemon = False
         self.env = with_library() if fastsocket else dict(os.environ)
         self.config = os.path.join(self.dir, "nginx.conf")
         with open(self.config, "w") as f:
@@ -58,9 +59,20 @@ class Nginx:
                                   listen=" reuseport" if reuseport else ""))
         self.log = open(os.path.join(self.dir, "stderr"), "w+")
         self.master = subprocess.Popen(
-            ["nginx", "-p", self.dir, "-c", self.config, "-g", "daemon off;"],
+            ["nginx", "-p", self.dir, "-c", self.config, "-g",
+             "daemon %s;" % ("on" if daemon else "off")],
             env=self.env, stderr=self.log)
+        if daemon:
+            self.master.wait(20)
+            self.daemon = True
         self.wait_workers(workers)
+
+    def pid(self):
+        """The master's: a daemon has left the process that we started."""
+        if not self.daemon:
+            return self.master.pid
+        with open(self.dir + "/pid") as f:
+            return int(f.read())
 
     def stderr(self):
         self.log.seek(0)
@@ -69,7 +81,7 @@ class Nginx:
     def workers(self, all_=False):
         """Worker processes; without @all_ not those shutting down."""
         out = []
-        path = "/proc/%d/task/%d/children" % (self.master.pid, self.master.pid)
+        path = "/proc/%d/task/%d/children" % (self.pid(), self.pid())
         with open(path) as f:
             for pid in map(int, f.read().split()):
                 try:
@@ -83,7 +95,7 @@ class Nginx:
     def wait_workers(self, count, timeout=20):
         end = time.monotonic() + timeout
         while len(self.workers()) < count:
-            assert self.master.poll() is None, self.stderr()
+            assert self.daemon or self.master.poll() is None, self.stderr()
             assert time.monotonic() < end, "nginx has not started its workers"
             time.sleep(0.02)
 
@@ -100,7 +112,12 @@ class Nginx:
             time.sleep(0.01)
 
     def stop(self, sig=signal.SIGTERM):
-        if self.master.poll() is None:
+        if self.daemon:
+            pid = self.pid()
+            os.kill(pid, sig)
+            while os.path.exists("/proc/%d" % pid):
+                time.sleep(0.01)
+        elif self.master.poll() is None:
             self.master.send_signal(sig)
             self.master.wait(30)
         self.log.close()
