@@ -25,6 +25,8 @@ struct fs_table {
 };
 
 static DEFINE_PER_CPU(struct fs_table, fs_table);
+/* All of them: whether a SYN that finds none here would elsewhere. */
+static struct fs_table fs_anywhere;
 
 /* A turn in this many begins with the parent's queue, so it cannot starve. */
 #define FS_TURNS	8
@@ -61,9 +63,14 @@ static struct fs_local *fs_local(const struct sock *sk)
 			SK_USER_DATA_PTRMASK);
 }
 
+static struct hlist_head *fs_bucket(struct fs_table *table, const void *key)
+{
+	return &table->heads[hash_ptr(key, FS_TABLE_BITS)];
+}
+
 static struct hlist_head *fs_head(int cpu, const void *key)
 {
-	return &per_cpu(fs_table, cpu).heads[hash_ptr(key, FS_TABLE_BITS)];
+	return fs_bucket(&per_cpu(fs_table, cpu), key);
 }
 
 /*
@@ -131,11 +138,40 @@ struct fs_local *fs_listen_find(const struct sock *parent)
 	return first;
 }
 
-/* Out of the listen table: no SYN finds it after the next grace period. */
+/**
+ * fs_listen_anywhere() - whether any CPU has a local listener for a listener
+ * @parent: the listener that the stock lookup gives
+ *
+ * Context: softirq, RCU read side.
+ */
+bool fs_listen_anywhere(const struct sock *parent)
+{
+	const void *key = fs_key(parent);
+	const struct fs_local *l;
+
+	hlist_for_each_entry_rcu(l, fs_bucket(&fs_anywhere, key), anywhere)
+		if (l->key == key)
+			return true;
+	return false;
+}
+
+static void fs_listen_publish(struct fs_local *l)
+{
+	lockdep_assert_held(&fs_mutex);
+	hlist_add_head_rcu(&l->anywhere, fs_bucket(&fs_anywhere, l->key));
+	hlist_add_head_rcu(&l->node, fs_head(l->cpu, l->key));
+	WRITE_ONCE(l->fn->live, l->fn->live + 1);
+}
+
+/* Out of the tables: no SYN finds it after the next grace period. */
 void fs_listen_unpublish(struct fs_local *l)
 {
 	lockdep_assert_held(&fs_mutex);
+	if (hlist_unhashed(&l->node))
+		return;
 	hlist_del_init_rcu(&l->node);
+	hlist_del_init_rcu(&l->anywhere);
+	WRITE_ONCE(l->fn->live, l->fn->live - 1);
 }
 
 /* Its socket is gone or is stock again; nothing but RCU readers see @l. */
@@ -439,7 +475,7 @@ int fs_listen_spawn(struct socket *psock, int *cpu, struct file **filp)
 	__rcu_assign_sk_user_data_with_flags(sock->sk, l, SK_USER_DATA_NOCOPY);
 	sock->ops = &fs_family(parent)->ops;
 	list_add_tail(&l->list, &fs_locals);
-	hlist_add_head_rcu(&l->node, fs_head(l->cpu, l->key));
+	fs_listen_publish(l);
 	fs_count(fn, spawned);
 	mutex_unlock(&fs_mutex);
 
@@ -487,7 +523,7 @@ int fs_listen_sync(struct socket *psock)
 			}
 		} else if (l->state == FS_OFF) {
 			l->state = FS_LIVE;
-			hlist_add_head_rcu(&l->node, fs_head(l->cpu, l->key));
+			fs_listen_publish(l);
 		}
 	}
 	mutex_unlock(&fs_mutex);

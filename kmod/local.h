@@ -35,6 +35,7 @@ struct fs_stats {
  * struct fs_net - state of one network namespace
  * @listen_spawn: net.fastsocket.listen_spawn
  * @hooked: the packet hooks are registered; under fs_mutex
+ * @live: local listeners that take SYNs; under fs_mutex
  * @flood_until: jiffies until which a SYN cookie may still come back
  * @stats: per-CPU counters
  * @sysctl: registered table
@@ -43,6 +44,7 @@ struct fs_stats {
 struct fs_net {
 	int listen_spawn;
 	bool hooked;
+	unsigned int live;
 	unsigned long flood_until;
 	struct fs_stats __percpu *stats;
 	struct ctl_table_header *sysctl;
@@ -68,6 +70,7 @@ enum fs_state {
 /**
  * struct fs_local - a local listener
  * @node: in its CPU's listen table; RCU
+ * @anywhere: in the table of all CPUs' local listeners; RCU
  * @list: in fs_locals or, draining, in fs_draining; under fs_mutex
  * @sk: its socket. Not owned: the descriptor or, when draining, @lite does
  * @parent: the application's listener, held
@@ -89,6 +92,7 @@ enum fs_state {
  */
 struct fs_local {
 	struct hlist_node node;
+	struct hlist_node anywhere;
 	struct sock *sk;
 	struct sock *parent;
 	const void *key;
@@ -123,6 +127,7 @@ int fs_listen_parent(struct socket *sock);
 int fs_listen_spawn(struct socket *psock, int *cpu, struct file **filp);
 int fs_listen_sync(struct socket *psock);
 struct fs_local *fs_listen_find(const struct sock *parent);
+bool fs_listen_anywhere(const struct sock *parent);
 void fs_listen_unpublish(struct fs_local *l);
 void fs_listen_free(struct fs_local *l);
 void fs_lite_free(struct socket *lite);

@@ -160,7 +160,7 @@ static void fs_syn(struct fs_net *fn, const struct fs_packet *p)
 		fs_note_flood(fn, p, l);
 		fs_assign(p, l);
 		fs_count(fn, syn_local);
-	} else {
+	} else if (fs_listen_anywhere(parent)) {
 		fs_count(fn, syn_slow);
 	}
 }
@@ -193,7 +193,9 @@ static unsigned int fs_local_in(void *priv, struct sk_buff *skb,
 	struct tcphdr buf;
 
 	/* Established, or somebody else's choice. */
-	if (skb->sk || skb->pkt_type != PACKET_HOST || !READ_ONCE(fn->listen_spawn))
+	if (skb->sk || skb->pkt_type != PACKET_HOST)
+		return NF_ACCEPT;
+	if (!READ_ONCE(fn->live) || !READ_ONCE(fn->listen_spawn))
 		return NF_ACCEPT;
 
 	if (state->pf == NFPROTO_IPV4) {

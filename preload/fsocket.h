@@ -56,6 +56,7 @@ void listener_unloaded(int fd, int local);
 int listener_add(int epfd, int fd, const struct epoll_event *ev);
 int listener_mod(int epfd, int fd, const struct epoll_event *ev);
 int listener_del(int epfd, int fd);
+void listener_settle(void);
 void listener_closed(int fd);
 void listener_drop_local(int local);
 void listener_drop(int fd);
@@ -66,6 +67,10 @@ int listener_max(void);
 struct real {
 	int (*listen)(int, int);
 	int (*epoll_ctl)(int, int, int, struct epoll_event *);
+	int (*epoll_wait)(int, struct epoll_event *, int, int);
+	int (*epoll_pwait)(int, struct epoll_event *, int, int, const sigset_t *);
+	int (*epoll_pwait2)(int, struct epoll_event *, int,
+			    const struct timespec *, const sigset_t *);
 	int (*accept)(int, struct sockaddr *, socklen_t *);
 	int (*accept4)(int, struct sockaddr *, socklen_t *, int);
 	int (*close)(int);

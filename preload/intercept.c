@@ -26,6 +26,9 @@ static void resolve(void)
 #define GET(name) table.name = dlsym(RTLD_NEXT, #name)
 	GET(listen);
 	GET(epoll_ctl);
+	GET(epoll_wait);
+	GET(epoll_pwait);
+	GET(epoll_pwait2);
 	GET(accept);
 	GET(accept4);
 	GET(close_range);
@@ -95,6 +98,26 @@ API int epoll_ctl(int epfd, int op, int fd, struct epoll_event *ev)
 	if (kind(fd) == KIND_LISTENER && op == EPOLL_CTL_DEL)
 		return listener_del(epfd, fd);
 	return real()->epoll_ctl(epfd, op, fd, ev);
+}
+
+API int epoll_wait(int epfd, struct epoll_event *evs, int n, int timeout)
+{
+	listener_settle();
+	return real()->epoll_wait(epfd, evs, n, timeout);
+}
+
+API int epoll_pwait(int epfd, struct epoll_event *evs, int n, int timeout,
+		    const sigset_t *mask)
+{
+	listener_settle();
+	return real()->epoll_pwait(epfd, evs, n, timeout, mask);
+}
+
+API int epoll_pwait2(int epfd, struct epoll_event *evs, int n,
+		     const struct timespec *timeout, const sigset_t *mask)
+{
+	listener_settle();
+	return real()->epoll_pwait2(epfd, evs, n, timeout, mask);
 }
 
 /* How long a blocking accept() may wait: SO_RCVTIMEO in ms, or -1. */

@@ -38,6 +38,7 @@ struct waiter {
 	struct epoll_event ev;	/* as the application gave it */
 	bool exclusive;		/* we have added EPOLLEXCLUSIVE */
 	int local;		/* or -1 */
+	bool parked;		/* the application has taken it out; see park() */
 };
 
 struct listener {
@@ -238,7 +239,8 @@ static void drop(struct waiter *w)
 	if (w->local < 0)
 		return;
 	/* Another process may hold the set and, by fork, the file. */
-	real()->epoll_ctl(w->epfd, EPOLL_CTL_DEL, w->local, NULL);
+	if (!w->parked)
+		real()->epoll_ctl(w->epfd, EPOLL_CTL_DEL, w->local, NULL);
 	real()->close(w->local);
 	kinds[w->local] = KIND_UNKNOWN;
 	w->local = -1;
@@ -315,6 +317,40 @@ static void forget(int fd)
 	free(l);
 }
 
+/*
+ * nginx takes its listeners out of the set and puts them back every few
+ * accepts, to be at the end of the wait queue. So out is not yet gone: the
+ * local listener is closed only if the listener is still out when the thread
+ * is about to wait.
+ */
+static __thread int parked;
+
+static void park(struct waiter *w)
+{
+	w->parked = true;
+	if (w->local < 0 || w->tid != gettid_()) {
+		drop(w);
+		return;
+	}
+	real()->epoll_ctl(w->epfd, EPOLL_CTL_DEL, w->local, NULL);
+	parked++;
+}
+
+static void unpark(struct listener *l, struct waiter *w)
+{
+	struct epoll_event ev = w->ev;
+
+	w->parked = false;
+	if (w->local < 0) {
+		spawn(l, w);
+		return;
+	}
+	parked--;
+	if (!(ev.events & EPOLLIN) || ev.events & EPOLLONESHOT ||
+	    real()->epoll_ctl(w->epfd, EPOLL_CTL_ADD, w->local, &ev))
+		drop(w);
+}
+
 static void remove_waiter(struct listener *l, struct waiter *w)
 {
 	struct waiter **p = &l->waiters;
@@ -349,7 +385,7 @@ void listener_listen(int fd)
 	again = kinds[fd] == KIND_LISTENER;
 	l = record(fd, false);
 	for (struct waiter *w = l ? l->waiters : NULL; w; w = w->next)
-		if (w->tid == gettid_())
+		if (w->tid == gettid_() && !w->parked)
 			spawn(l, w);
 	release();
 	if (again)
@@ -381,7 +417,8 @@ int listener_local(int fd)
 	l = kinds[fd] == KIND_LISTENER ? listeners[fd] : NULL;
 	for (struct waiter *w = l ? l->waiters : NULL; w; w = w->next) {
 		/* The first thread, once others have shown to be workers. */
-		if (w->local < 0 && w->tid == gettid_() && other_locals(l))
+		if (w->local < 0 && !w->parked && w->tid == gettid_() &&
+		    other_locals(l))
 			spawn(l, w);
 		if (w->local >= 0 && w->tid == gettid_())
 			own = w->local;
@@ -436,38 +473,62 @@ static struct epoll_event shared(const struct epoll_event *ev, bool *exclusive)
 int listener_add(int epfd, int fd, const struct epoll_event *ev)
 {
 	struct listener *l;
-	struct waiter *w;
+	struct waiter *w = NULL;
 	struct epoll_event own;
+	bool exclusive;
 	int ret, saved;
 
 	acquire();
-	l = kinds[fd] == KIND_LISTENER ? listeners[fd] : NULL;
-	w = l ? calloc(1, sizeof(*w)) : NULL;
-	if (!w) {
-		release();
-		return real()->epoll_ctl(epfd, EPOLL_CTL_ADD, fd, (struct epoll_event *)ev);
-	}
-	*w = (struct waiter){ l->waiters, epfd, fd, gettid_(), *ev, false, -1 };
-	own = shared(ev, &w->exclusive);
+	own = shared(ev, &exclusive);
 	ret = real()->epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &own);
 	saved = errno;
-	if (ret) {
-		free(w);
-	} else {
-		struct waiter *old = find(l, epfd, fd);
+	l = kinds[fd] == KIND_LISTENER ? listeners[fd] : NULL;
+	if (ret || !l)
+		goto out;
 
-		/* The set has been closed unseen, and the number is another. */
-		if (old)
-			remove_waiter(l, old);
-		w->next = l->waiters;
+	w = find(l, epfd, fd);
+	if (w && (!w->parked || w->tid != gettid_())) {
+		/* The set has been closed unseen, or is filled by another thread. */
+		remove_waiter(l, w);
+		w = NULL;
+	}
+	if (!w) {
+		w = calloc(1, sizeof(*w));
+		if (!w)
+			goto out;
+		*w = (struct waiter){ .next = l->waiters, .epfd = epfd, .fd = fd,
+				      .tid = gettid_(), .local = -1 };
 		l->waiters = w;
 		if (epfd < FDS)
 			set_kind(epfd, KIND_EPOLL);
-		spawn(l, w);
 	}
+	w->ev = *ev;
+	w->exclusive = exclusive;
+	unpark(l, w);
+out:
 	release();
 	errno = saved;
 	return ret;
+}
+
+/* The calling thread is about to wait: what is out of its sets now is out. */
+void listener_settle(void)
+{
+	int saved = errno;
+
+	if (!parked)
+		return;
+	acquire();
+	for (int i = 0; parked && i <= top; i++) {
+		if (kinds[i] != KIND_LISTENER)
+			continue;
+		for (struct waiter *w = listeners[i]->waiters; w; w = w->next)
+			if (w->parked && w->local >= 0 && w->tid == gettid_())
+				drop(w);
+	}
+	parked = 0;
+	release();
+	errno = saved;
 }
 
 int listener_mod(int epfd, int fd, const struct epoll_event *ev)
@@ -481,6 +542,8 @@ int listener_mod(int epfd, int fd, const struct epoll_event *ev)
 	acquire();
 	l = kinds[fd] == KIND_LISTENER ? listeners[fd] : NULL;
 	w = l ? find(l, epfd, fd) : NULL;
+	if (w && w->parked)
+		w = NULL;
 	if (!w || !w->exclusive || ev->events & EPOLLEXCLUSIVE) {
 		ret = real()->epoll_ctl(epfd, EPOLL_CTL_MOD, fd, (struct epoll_event *)ev);
 		saved = errno;
@@ -526,7 +589,7 @@ int listener_del(int epfd, int fd)
 	l = kinds[fd] == KIND_LISTENER ? listeners[fd] : NULL;
 	w = l && !ret ? find(l, epfd, fd) : NULL;
 	if (w)
-		remove_waiter(l, w);
+		park(w);
 	release();
 	errno = saved;
 	return ret;

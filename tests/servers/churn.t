@@ -24,7 +24,7 @@ def run_churn(kind, count):
     assert result["failed"] == 0
     assert result["requests"] > 10 * count
     # The test means nothing where the connections went the slow way.
-    assert d.accept_local > 0.8 * result["requests"], stats()
+    assert d.accept_local > 0.5 * result["requests"], stats()
     return d
 
 

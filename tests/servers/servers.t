@@ -50,7 +50,9 @@ def wait_port(port):
 
 def serve(stack, cmd, port, env=None):
     err = stack.enter_context(tempfile.TemporaryFile("w+"))
-    server = subprocess.Popen(cmd, env=env, stdout=err, stderr=err, stdin=subprocess.DEVNULL)
+    # A session of its own: lighttpd signals its whole process group.
+    server = subprocess.Popen(cmd, env=env, stdout=err, stderr=err,
+                              stdin=subprocess.DEVNULL, start_new_session=True)
     server.output = err
 
     def stop():
@@ -291,14 +293,14 @@ defaults
     timeout server 10s
     timeout connect 5s
 frontend f
-    bind 127.0.0.1:8071 %s
+    bind 127.0.0.1:%d %s
     http-request return status 200 content-type text/plain string "hello"
 """
 
 
-def haproxy(stack, bind="shards 1"):
-    path = write(stack, "haproxy.cfg", HAPROXY % bind)
-    server = serve(stack, ["haproxy", "-W", "-f", path], 8071, with_library())
+def haproxy(stack, bind="shards 1", port=8071):
+    path = write(stack, "haproxy.cfg", HAPROXY % (port, bind))
+    server = serve(stack, ["haproxy", "-W", "-f", path], port, with_library())
     stack.callback(lambda: (server.terminate(), server.wait()))
     return path, server
 
@@ -335,9 +337,9 @@ def haproxy_reload(stack):
 @case
 def haproxy_shards(stack):
     """HAProxy with SO_REUSEPORT of its own (shards) keeps working."""
-    haproxy(stack, "shards by-thread")
+    haproxy(stack, "shards by-thread", 8076)
     for n in range(100):
-        assert body(ask(8071, n % 4)) == b"hello"
+        assert body(ask(8076, n % 4)) == b"hello"
 
 
 @case
