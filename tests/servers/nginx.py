@@ -59,7 +59,8 @@ class Nginx:
                                   listen=" reuseport" if reuseport else ""))
         self.log = open(os.path.join(self.dir, "stderr"), "w+")
         self.master = subprocess.Popen(
-            ["nginx", "-p", self.dir, "-c", self.config, "-g",
+            # By its path: a binary upgrade executes it again.
+            [shutil.which("nginx"), "-p", self.dir, "-c", self.config, "-g",
              "daemon %s;" % ("on" if daemon else "off")],
             env=self.env, stderr=self.log)
         if daemon:

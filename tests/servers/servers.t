@@ -131,8 +131,9 @@ def nginx_plain_beside(stack):
 @case
 def nginx_upgrade(stack):
     """nginx's binary upgrade (listeners inherited over exec) loses nothing."""
-    # Upgrading needs the daemon that an interactive master is not.
-    server = nginx(stack, fastsocket=True, daemon=True)
+    # A master that has not become a daemon does not upgrade; and nginx gives
+    # the new binary no variable that its configuration does not name.
+    server = nginx(stack, fastsocket=True, daemon=True, main="env LD_PRELOAD;")
     old = server.pid()
     os.kill(old, signal.SIGUSR2)
     wait_for(lambda: os.path.exists(server.dir + "/pid.oldbin"), 20)
