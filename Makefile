@@ -96,6 +96,19 @@ vm-modules:
 		$(MAKE) --no-print-directory -s kmod KDIR=/lib/modules/$$version/build || exit 1; \
 	done
 
+# What the tests run beside the servers; "next" is a library of a release to come.
+test-programs: build/load build/errnos
+	@mkdir -p build/next/preload build/next/kmod/uapi
+	@cp -u preload/*.c preload/*.h preload/Makefile build/next/preload/
+	@sed 's/^\(#define FASTSOCKET_VERSION\).*/\1 99/' kmod/uapi/fastsocket.h >build/next/kmod/uapi/fastsocket.h
+	@$(MAKE) -s -C build/next/preload
+
+build/load: tests/servers/load.c
+build/errnos: tests/preload/errnos.c
+build/load build/errnos:
+	@mkdir -p build
+	$(CC) -O2 -Wall -Wextra -o $@ $<
+
 setup:
 	@tests/setup
 
@@ -114,4 +127,4 @@ clean:
 	rm -rf build
 
 .PHONY: all help kmod kmod-build kdir user install install-user uninstall \
-	dkms-source dkms-install dkms-uninstall vm-modules setup check demo lint clean
+	dkms-source dkms-install dkms-uninstall vm-modules test-programs setup check demo lint clean

@@ -11,6 +11,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -69,6 +70,25 @@ __attribute__((constructor)) static void start(void)
 	on = true;
 }
 
+/*
+ * Whether the kernel could read @len bytes, at their first and last word: an
+ * argument that gives EFAULT without us must not be a crash with us. The call
+ * reads its second argument before it rejects the first (abseil does the same).
+ */
+static bool readable(const void *at, size_t len)
+{
+	const char *last = (const char *)at + len - 8;
+	int saved = errno;
+	bool yes;
+
+	if (!at)
+		return false;
+	yes = syscall(SYS_rt_sigprocmask, -1, at, NULL, 8) && errno == EINVAL &&
+	      syscall(SYS_rt_sigprocmask, -1, last, NULL, 8) && errno == EINVAL;
+	errno = saved;
+	return yes;
+}
+
 static enum kind kind(int fd)
 {
 	return on ? listener_kind(fd) : KIND_OTHER;
@@ -85,39 +105,56 @@ API int listen(int fd, int backlog)
 
 API int epoll_ctl(int epfd, int op, int fd, struct epoll_event *ev)
 {
+	bool given;
+
 	if (kind(fd) == KIND_OTHER)
 		return real()->epoll_ctl(epfd, op, fd, ev);
 	if (kind(fd) == KIND_LOCAL) {
 		errno = EBADF;
 		return -1;
 	}
-	if (op == EPOLL_CTL_ADD && ev && listener_detect(fd))
+	given = op != EPOLL_CTL_DEL && readable(ev, sizeof(*ev));
+	if (op == EPOLL_CTL_ADD && given && listener_detect(fd))
 		return listener_add(epfd, fd, ev);
-	if (kind(fd) == KIND_LISTENER && op == EPOLL_CTL_MOD && ev)
+	if (kind(fd) == KIND_LISTENER && op == EPOLL_CTL_MOD && given)
 		return listener_mod(epfd, fd, ev);
 	if (kind(fd) == KIND_LISTENER && op == EPOLL_CTL_DEL)
 		return listener_del(epfd, fd);
 	return real()->epoll_ctl(epfd, op, fd, ev);
 }
 
+/*
+ * Which set the calling thread has last waited for, and whether it has had an
+ * event since that no accept() has answered yet.
+ */
+static __thread int waited = -1;
+static __thread bool told;
+
+static int waits(int epfd, int n)
+{
+	waited = kind(epfd) == KIND_EPOLL ? epfd : -1;
+	told = n > 0;
+	return n;
+}
+
 API int epoll_wait(int epfd, struct epoll_event *evs, int n, int timeout)
 {
 	listener_settle();
-	return real()->epoll_wait(epfd, evs, n, timeout);
+	return waits(epfd, real()->epoll_wait(epfd, evs, n, timeout));
 }
 
 API int epoll_pwait(int epfd, struct epoll_event *evs, int n, int timeout,
 		    const sigset_t *mask)
 {
 	listener_settle();
-	return real()->epoll_pwait(epfd, evs, n, timeout, mask);
+	return waits(epfd, real()->epoll_pwait(epfd, evs, n, timeout, mask));
 }
 
 API int epoll_pwait2(int epfd, struct epoll_event *evs, int n,
 		     const struct timespec *timeout, const sigset_t *mask)
 {
 	listener_settle();
-	return real()->epoll_pwait2(epfd, evs, n, timeout, mask);
+	return waits(epfd, real()->epoll_pwait2(epfd, evs, n, timeout, mask));
 }
 
 /* How long a blocking accept() may wait: SO_RCVTIMEO in ms, or -1. */
@@ -132,6 +169,21 @@ static int accept_timeout(int fd)
 	return tv.tv_sec * 1000 + (tv.tv_usec + 999) / 1000;
 }
 
+/*
+ * Another local listener of @fd that has something: for a thread that has not
+ * waited itself, or whose wake-up nothing else explains.
+ */
+static int accept_other(int fd, int own, struct sockaddr *addr, socklen_t *len,
+			int flags)
+{
+	int local = -1, conn = -1;
+
+	while (conn < 0 && (local = listener_next_local(fd, local)) >= 0)
+		if (local != own)
+			conn = real()->accept4(local, addr, len, flags);
+	return conn;
+}
+
 /* @plain: accept() was called, not accept4(). */
 static int accept_any(int fd, struct sockaddr *addr, socklen_t *len, int flags,
 		      bool plain)
@@ -141,19 +193,26 @@ static int accept_any(int fd, struct sockaddr *addr, socklen_t *len, int flags,
 	if (kind(fd) != KIND_LISTENER)
 		goto stock;
 
-	while ((local = listener_local(fd)) >= 0) {
+	while ((local = listener_local(fd, waited)) >= 0) {
 		struct pollfd wait[] = { { fd, POLLIN, 0 }, { local, POLLIN, 0 } };
 		int n;
 
 		conn = real()->accept4(local, addr, len, flags);
-		if (conn >= 0) {
-			listener_other(conn);
-			return conn;
-		}
-		if (errno == EAGAIN) {
+		if (conn < 0 && errno == EAGAIN) {
 			/* A stock answer: the module is gone. */
 			listener_unloaded(fd, local);
 			continue;
+		}
+		if (conn < 0 && errno == ENODATA) {
+			if (waited < 0 || told)
+				conn = accept_other(fd, local, addr, len, flags);
+			if (conn < 0)
+				errno = ENODATA;
+		}
+		told = false;
+		if (conn >= 0) {
+			listener_other(conn);
+			return conn;
 		}
 		/* The application's own descriptor knows best. */
 		if (errno == EINVAL || errno == EBADF || errno == ENOTSOCK ||
@@ -162,17 +221,6 @@ static int accept_any(int fd, struct sockaddr *addr, socklen_t *len, int flags,
 		if (errno != ENODATA)
 			return -1;
 
-		/* Another thread's set may have told us. */
-		for (int other = listener_next_local(fd, -1); other >= 0;
-		     other = listener_next_local(fd, other)) {
-			if (other == local)
-				continue;
-			conn = real()->accept4(other, addr, len, flags);
-			if (conn >= 0) {
-				listener_other(conn);
-				return conn;
-			}
-		}
 		if (real()->fcntl(fd, F_GETFL) & O_NONBLOCK) {
 			errno = EAGAIN;
 			return -1;
@@ -351,6 +399,8 @@ API int setsockopt(int fd, int level, int name, const void *val, socklen_t len)
  * that, this process gives its local listeners up.
  */
 #define POLL_ROOM	64
+/* Beyond this the kernel would say EINVAL anyway. */
+#define POLL_MAX	(1 << 20)
 
 struct polling {
 	struct pollfd fds[POLL_ROOM];
@@ -360,7 +410,8 @@ struct polling {
 
 static bool polling(struct polling *p, struct pollfd *fds, nfds_t n)
 {
-	if (!on || !listener_any_local())
+	if (!on || !listener_any_local() || !n || n > POLL_MAX ||
+	    !readable(fds, n * sizeof(*fds)))
 		return false;
 	p->extra = 0;
 	for (nfds_t i = 0; i < n; i++) {
@@ -439,7 +490,8 @@ API int __ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *timeout
 
 static void selecting(int n, const fd_set *set)
 {
-	if (!on || !set || !listener_any_local())
+	if (!on || n <= 0 || !listener_any_local() ||
+	    !readable(set, ((unsigned int)n + 63) / 64 * 8))
 		return;
 	for (int fd = 0; fd < n && fd < FD_SETSIZE; fd++)
 		if (FD_ISSET(fd, set) && kind(fd) == KIND_LISTENER)

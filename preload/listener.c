@@ -211,20 +211,18 @@ bool listener_detect(int fd)
 
 /*
  * Keep our numbers away from the application's: it gets the lowest ones, as
- * without us.
+ * without us. Not far away, as the kernel's table has to reach that far.
  */
+#define LOCAL_BASE	1024
+
 static int raise_fd(int fd)
 {
 	struct rlimit lim;
-	int high, base = 512;
+	int high, base = LOCAL_BASE;
 
 	if (getrlimit(RLIMIT_NOFILE, &lim))
 		return fd;
-	if (lim.rlim_cur > FDS)
-		lim.rlim_cur = FDS;
-	if (lim.rlim_cur > 2048)
-		base = lim.rlim_cur - 1024;
-	else if (lim.rlim_cur <= 1024)
+	if (lim.rlim_cur <= LOCAL_BASE)
 		base = lim.rlim_cur * 3 / 4;
 	high = real()->fcntl(fd, F_DUPFD_CLOEXEC, base);
 	if (high < 0)
@@ -396,37 +394,43 @@ void listener_listen(int fd)
 /**
  * listener_local() - where the calling thread accepts from
  * @fd: the application's listener
+ * @epfd: the epoll set that the thread has last waited for, or -1
  *
  * No lock unless something has changed since the thread's last call.
  *
- * Return: the local listener of the thread or, where it has none, any of the
- * process (a set may be waited for by other threads than the one that filled
- * it); -1 where there is none.
+ * Return: the local listener in that set; else one that the thread has put
+ * into a set; else any of the process; -1 where there is none.
  */
-int listener_local(int fd)
+int listener_local(int fd, int epfd)
 {
-	static __thread struct { int fd, local; unsigned int generation; } last = { -1, -1, 0 };
+	static __thread struct {
+		int fd, epfd, local;
+		unsigned int generation;
+	} last = { -1, -1, -1, 0 };
 	unsigned int now = __atomic_load_n(&generation, __ATOMIC_ACQUIRE);
 	struct listener *l;
-	int any = -1, own = -1;
+	int best = 0;
 
-	if (last.fd == fd && last.generation == now)
+	if (last.fd == fd && last.epfd == epfd && last.generation == now)
 		return last.local;
 
+	last.fd = fd;
+	last.epfd = epfd;
+	last.local = -1;
 	acquire();
 	l = kinds[fd] == KIND_LISTENER ? listeners[fd] : NULL;
 	for (struct waiter *w = l ? l->waiters : NULL; w; w = w->next) {
+		int rank = w->epfd == epfd ? 3 : w->tid == gettid_() ? 2 : 1;
+
 		/* The first thread, once others have shown to be workers. */
 		if (w->local < 0 && !w->parked && w->tid == gettid_() &&
 		    other_locals(l))
 			spawn(l, w);
-		if (w->local >= 0 && w->tid == gettid_())
-			own = w->local;
-		else if (w->local >= 0)
-			any = w->local;
+		if (w->local >= 0 && rank > best) {
+			best = rank;
+			last.local = w->local;
+		}
 	}
-	last.fd = fd;
-	last.local = own >= 0 ? own : any;
 	last.generation = __atomic_load_n(&generation, __ATOMIC_ACQUIRE);
 	release();
 	return last.local;
@@ -540,37 +544,35 @@ int listener_mod(int epfd, int fd, const struct epoll_event *ev)
 	int ret, saved;
 
 	acquire();
+	own = shared(ev, &exclusive);
 	l = kinds[fd] == KIND_LISTENER ? listeners[fd] : NULL;
 	w = l ? find(l, epfd, fd) : NULL;
-	if (w && w->parked)
-		w = NULL;
-	if (!w || !w->exclusive || ev->events & EPOLLEXCLUSIVE) {
+	/* The kernel does not modify what the application made exclusive. */
+	if (!w || w->parked || (w->ev.events | ev->events) & EPOLLEXCLUSIVE) {
 		ret = real()->epoll_ctl(epfd, EPOLL_CTL_MOD, fd, (struct epoll_event *)ev);
 		saved = errno;
-		if (w && !ret)
-			w->ev = *ev;
 		goto out;
 	}
 
-	/* The kernel does not modify what is exclusive. */
-	own = shared(ev, &exclusive);
-	ret = real()->epoll_ctl(epfd, EPOLL_CTL_DEL, fd, NULL);
-	if (!ret)
-		ret = real()->epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &own);
+	/* Nor what we have made so, nor to that. */
+	if (w->exclusive || exclusive) {
+		ret = real()->epoll_ctl(epfd, EPOLL_CTL_DEL, fd, NULL);
+		if (!ret)
+			ret = real()->epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &own);
+	} else {
+		ret = real()->epoll_ctl(epfd, EPOLL_CTL_MOD, fd, &own);
+	}
 	saved = errno;
 	if (ret)
 		goto out;
 	w->exclusive = exclusive;
 	w->ev = *ev;
-	if (!(ev->events & EPOLLIN) || ev->events & EPOLLONESHOT) {
+	if (!(ev->events & EPOLLIN) || ev->events & EPOLLONESHOT)
 		drop(w);
-	} else if (w->local >= 0) {
-		struct epoll_event copy = *ev;
-
-		real()->epoll_ctl(epfd, EPOLL_CTL_MOD, w->local, &copy);
-	} else if (w->tid == gettid_()) {
+	else if (w->local >= 0)
+		real()->epoll_ctl(epfd, EPOLL_CTL_MOD, w->local, &w->ev);
+	else if (w->tid == gettid_())
 		spawn(l, w);
-	}
 out:
 	release();
 	errno = saved;

@@ -398,7 +398,7 @@ def asyncio_server(stack):
 
 @case
 def warnings(stack):
-    """Module missing, not permitted: one line on stderr saying which, then the program runs as without the library."""
+    """Module missing, too old or not permitted: one line on stderr saying which, then the program runs as without the library."""
     run("rmmod", "fastsocket")
     try:
         server = Nginx(8070, fastsocket=True)
@@ -409,6 +409,17 @@ def warnings(stack):
     finally:
         stack.close()
         load()
+    os.environ["LD_PRELOAD"] = os.environ["FASTSOCKET_NEXT"]
+    try:
+        server = Nginx(8070)
+    finally:
+        del os.environ["LD_PRELOAD"]
+    try:
+        assert body(ask(8070, 1)) == b"hello\n" and not listeners_of(8070)
+        assert server.stderr().count("fastsocket:") == 1, server.stderr()
+        assert "version 1 and this library needs 99" in server.stderr(), server.stderr()
+    finally:
+        server.stop()
     os.chmod("/dev/fastsocket", 0o600)
     stack.callback(os.chmod, "/dev/fastsocket", 0o666)
     path = write(stack, "server.py", ASYNCIO)

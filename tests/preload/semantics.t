@@ -1,0 +1,798 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""What a program sees of its listeners under the library: what it would see
+without. This program is its own subject: it runs itself with the library.
+
+A process is a worker when it is bound to one CPU, so the cases bind this one to
+CPU 0: clients from there come core-locally, others the slow way."""
+
+import os
+import sys
+
+if os.environ.get("LD_PRELOAD") != os.environ["FASTSOCKET_LIB"]:
+    os.environ["LD_PRELOAD"] = os.environ["FASTSOCKET_LIB"]
+    os.execv(sys.argv[0], sys.argv)
+del os.environ["LD_PRELOAD"]    # what the cases start is plain
+
+import array  # noqa: E402
+import select  # noqa: E402
+import signal  # noqa: E402
+import socket  # noqa: E402
+import subprocess  # noqa: E402
+import tempfile  # noqa: E402
+import threading  # noqa: E402
+import time  # noqa: E402
+
+here = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(here, "..", "kmod"))
+from fstest import *  # noqa: E402,F403 pylint: disable=W,C
+
+ADDR = "127.0.0.1"
+IN, ET = select.EPOLLIN, select.EPOLLET
+
+
+def fill(stack, parent, *cpus):
+    """Clients that have connected from @cpus, in this order."""
+    return [connect(stack, ADDR, port_of(parent), cpu) for cpu in cpus]
+
+
+def worker(stack, events=IN, **args):
+    """A listener of this process, and its epoll set."""
+    stack.enter_context(on_cpu(0))
+    parent = listener(stack, **args)
+    ep = stack.enter_context(select.epoll())
+    ep.register(parent.fileno(), events)
+    return parent, ep
+
+
+def is_local(parent, count=1):
+    return len([r for r in listeners_of(port_of(parent))
+                if r["state"] == "live"]) == count
+
+
+def ready(ep, timeout=1.0):
+    return ep.poll(timeout)
+
+
+def take_all(stack, parent):
+    """How many connections accept() gives until EAGAIN."""
+    n = 0
+    try:
+        while True:
+            stack.enter_context(parent.accept()[0])
+            n += 1
+    except BlockingIOError:
+        return n
+
+
+def silent(ep):
+    """One wake-up in vain is allowed to a set, as when workers compete; a
+    second means that it spins."""
+    ready(ep, 0.05)
+    return not ready(ep, 0.05)
+
+
+@case
+def level(stack):
+    """epoll, level-triggered: both kinds of connection are reported, with the program's event data, until they are taken."""
+    parent, ep = worker(stack)
+    assert is_local(parent)
+    for cpus in ((0,), (1,), (0, 1, 0)):
+        clients = fill(stack, parent, *cpus)
+        for left in range(len(cpus), 0, -1):
+            assert ready(ep) and {fd for fd, _ in ready(ep)} == {parent.fileno()}
+            conn, peer = parent.accept()
+            with conn:
+                assert peer in [c.getsockname() for c in clients]
+                talk(next(c for c in clients if c.getsockname() == peer), conn)
+        assert take_all(stack, parent) == 0 and silent(ep)
+
+
+@case
+def edge(stack):
+    """epoll, edge-triggered: each arrival is reported, and accept() until EAGAIN leaves nothing behind."""
+    parent, ep = worker(stack, IN | ET)
+    assert is_local(parent)
+    for cpus in ((0,), (1,), (0, 0, 1), (1, 0), (0, 0)):
+        fill(stack, parent, *cpus)
+        assert ready(ep)
+        assert take_all(stack, parent) == len(cpus)
+        assert silent(ep)
+
+
+@case
+def edge_one_by_one(stack):
+    """epoll, edge-triggered, one accept() an event: what stays is not reported again, as without the library."""
+    parent, ep = worker(stack, IN | ET)
+    fill(stack, parent, 0, 0)
+    assert ready(ep)
+    stack.enter_context(parent.accept()[0])
+    assert silent(ep)
+    fill(stack, parent, 0)
+    assert ready(ep)
+    assert take_all(stack, parent) == 2
+
+
+@case
+def oneshot(stack):
+    """EPOLLONESHOT: one event, then none until it is armed again; no connection is missed."""
+    parent, ep = worker(stack, IN | select.EPOLLONESHOT)
+    assert is_local(parent, 0)
+    for _ in range(3):
+        fill(stack, parent, 0, 1)
+        assert len(ready(ep)) == 1
+        assert not ready(ep, 0.05)
+        assert take_all(stack, parent) == 2
+        ep.modify(parent.fileno(), IN | select.EPOLLONESHOT)
+    ep.modify(parent.fileno(), IN)
+    assert is_local(parent)
+    fill(stack, parent, 0, 1)
+    assert ready(ep) and take_all(stack, parent) == 2
+
+
+@case
+def exclusive(stack):
+    """EPOLLEXCLUSIVE set by the program works as it does without the library, core-locally."""
+    parent, ep = worker(stack, IN | select.EPOLLEXCLUSIVE)
+    assert is_local(parent)
+    fill(stack, parent, 0, 1)
+    assert ready(ep) and take_all(stack, parent) == 2
+    try:
+        ep.modify(parent.fileno(), IN)
+        assert False, "the kernel does not modify an exclusive one"
+    except OSError as err:
+        assert err.errno == errno.EINVAL, err
+    fill(stack, parent, 0, 1)
+    assert ready(ep) and take_all(stack, parent) == 2
+
+
+@case
+def modify(stack):
+    """epoll_ctl MOD and DEL and ADD again: quiet while unwanted, everything is there after."""
+    parent, ep = worker(stack)
+    fd = parent.fileno()
+    for quiet, back in ((lambda: ep.modify(fd, 0), lambda: ep.modify(fd, IN | ET)),
+                        (lambda: ep.unregister(fd), lambda: ep.register(fd, IN))):
+        quiet()
+        fill(stack, parent, 0, 1)
+        assert not ready(ep, 0.1)
+        back()
+        fill(stack, parent, 0)
+        assert ready(ep) and take_all(stack, parent) == 3
+        assert is_local(parent)
+
+
+@case
+def readded(stack):
+    """A listener that a worker takes out and puts back before it waits keeps its local listener."""
+    parent, ep = worker(stack)
+    inode = listeners_of(port_of(parent))[0]["inode"]
+    for _ in range(20):
+        fill(stack, parent, 0)
+        ep.unregister(parent.fileno())
+        ep.register(parent.fileno(), IN)
+        assert ready(ep) and take_all(stack, parent) == 1
+    assert [r["inode"] for r in listeners_of(port_of(parent))] == [inode]
+
+
+@case
+def two_sets(stack):
+    """One listener in two epoll sets: both report, closing one leaves the other whole."""
+    parent, ep = worker(stack)
+    other = select.epoll()
+    other.register(parent.fileno(), IN)
+    fill(stack, parent, 0, 1)
+    assert ready(ep) or ready(other)
+    assert take_all(stack, parent) == 2
+    other.close()
+    fill(stack, parent, 0, 1)
+    assert ready(ep) and take_all(stack, parent) == 2
+
+
+@case
+def set_closed(stack):
+    """When the epoll set is closed, the connections that it would have reported are still accepted."""
+    parent, ep = worker(stack)
+    fill(stack, parent, 0, 0, 1)
+    ep.close()
+    assert is_local(parent, 0)
+    got = [take(parent) for _ in range(3)]
+    assert None not in got
+    for conn in got:
+        conn.close()
+
+
+@case
+def polled(stack):
+    """poll() beside an epoll set reports local connections too."""
+    parent, _ = worker(stack)
+    poller = select.poll()
+    poller.register(parent.fileno(), select.POLLIN)
+    assert poller.poll(0) == []
+    for cpus in ((0,), (1,), (0, 1)):
+        fill(stack, parent, *cpus)
+        assert poller.poll(1000) == [(parent.fileno(), select.POLLIN)]
+        assert take_all(stack, parent) == len(cpus)
+    assert poller.poll(20) == []
+
+
+@case
+def selected(stack):
+    """select() beside an epoll set misses nothing: what waits locally moves to the listener."""
+    parent, _ = worker(stack)
+    fill(stack, parent, 0, 0)
+    for _ in range(2):
+        got = 0
+        while got < 2:
+            assert select.select([parent], [], [], 1)[0] == [parent]
+            got += take_all(stack, parent)
+        fill(stack, parent, 0, 1)
+
+
+@case
+def poll_and_select_alone(stack):
+    """A program that only polls, selects or blocks is served from its own listener."""
+    stack.enter_context(on_cpu(0))
+    parent = listener(stack)
+    assert select.select([parent], [], [], 0)[0] == []
+    fill(stack, parent, 0)
+    assert select.select([parent], [], [], 1)[0] == [parent]
+    assert take_all(stack, parent) == 1
+    fill(stack, parent, 0, 1)
+    poller = select.poll()
+    poller.register(parent.fileno(), select.POLLIN)
+    assert poller.poll(1000) and take_all(stack, parent) == 2
+    parent.setblocking(True)
+    fill(stack, parent, 0)
+    parent.accept()[0].close()
+
+
+@case
+def blocking(stack):
+    """A blocking accept() returns for either kind of connection, heeds SO_RCVTIMEO and gives EINTR to a handler."""
+    parent, _ = worker(stack)
+    parent.setblocking(True)
+    for cpu in (0, 1):
+        late = threading.Timer(0.2, fill, (stack, parent, cpu))
+        late.start()
+        stack.enter_context(parent.accept()[0])
+        late.join()
+    parent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 200000))
+    start = time.monotonic()
+    assert accept_errno(parent) == errno.EAGAIN
+    assert 0.15 < time.monotonic() - start < 2
+    parent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 0))
+    libc.siginterrupt(signal.SIGALRM, 1)
+    old = signal.signal(signal.SIGALRM, lambda *_: None)
+    libc.siginterrupt(signal.SIGALRM, 1)
+    stack.callback(signal.signal, signal.SIGALRM, old)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    assert accept_errno(parent) == errno.EINTR
+
+
+@case
+def starving(stack):
+    """Connections of the program's own queue are accepted within 8 calls while a local queue stays full."""
+    parent, _ = worker(stack)
+    fill(stack, parent, *[0] * 40)
+    waiting = fill(stack, parent, 1)[0].getsockname()
+    for call in range(8):
+        conn, peer = parent.accept()
+        conn.close()
+        if peer == waiting:
+            return
+    assert False, "not among the first 8"
+
+
+@case
+def closed(stack):
+    """close() of the listener closes its local one: the port is free, clients are refused."""
+    parent, _ = worker(stack)
+    name = parent.getsockname()
+    parent.close()
+    try:
+        connect(stack, *name, cpu=0)
+        assert False, "connected to nothing"
+    except ConnectionRefusedError:
+        pass
+
+    def free():
+        with socket.socket() as again:
+            again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            again.bind(name)
+            return True
+    assert free()
+
+
+@case
+def stray_close(stack):
+    """Closing every number that is not open harms nothing and gives EBADF, as without the library."""
+    parent, ep = worker(stack)
+    used = {parent.fileno(), ep.fileno()}
+    mine = [int(n) for n in os.listdir("/proc/self/fd")]
+    for fd in mine:
+        if fd > 256 and fd not in used:
+            try:
+                os.close(fd)
+                assert False, fd
+            except OSError as err:
+                assert err.errno == errno.EBADF
+    fill(stack, parent, 0, 1)
+    assert ready(ep) and take_all(stack, parent) == 2
+    assert is_local(parent)
+
+
+@case
+def low_numbers(stack):
+    """Descriptors that the program opens get the numbers they get without the library."""
+    stack.enter_context(on_cpu(0))
+    low = os.dup(0)
+    os.close(low)
+    parent, ep = worker(stack)
+    assert is_local(parent)
+    assert (parent.fileno(), ep.fileno()) == (low, low + 1)
+    after = os.dup(0)
+    os.close(after)
+    assert after == low + 2
+
+
+@case
+def ranges(stack):
+    """close_range() over our numbers leaves the listener served; over the listener it closes all."""
+    parent, ep = worker(stack)
+    fill(stack, parent, 0)
+    assert libc.close_range(512, 0x7fffffff, 0) == 0
+    assert is_local(parent, 0)
+    fill(stack, parent, 0, 1)
+    got = 0
+    while got < 3:
+        assert ready(ep)
+        got += take_all(stack, parent)
+    pid = os.fork()
+    if not pid:
+        os.closerange(3, 65536)
+        try:
+            os.close(parent.fileno())
+        except OSError:
+            os._exit(0)
+        os._exit(1)
+    assert os.waitpid(pid, 0)[1] == 0
+    fill(stack, parent, 0)
+    assert ready(ep) and take_all(stack, parent) == 1
+
+
+@case
+def duplicates(stack):
+    """dup, dup2, dup3 and fcntl: every duplicate accepts both kinds, and the last one closed ends it."""
+    parent, ep = worker(stack)
+    fd = parent.fileno()
+    spare = os.dup(0)
+    copies = [os.dup(fd), os.dup2(fd, spare), os.dup2(fd, os.dup(0), False),
+              fcntl.fcntl(fd, fcntl.F_DUPFD, 100), fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 100)]
+    port = port_of(parent)
+    for copy in copies:
+        fill(stack, parent, 0, 1)
+        assert ready(ep)
+        for _ in range(2):
+            conn = libc.accept4(copy, None, None, 0)
+            assert conn >= 0
+            os.close(conn)
+        assert libc.accept4(copy, None, None, 0) < 0 and ctypes.get_errno() == errno.EAGAIN
+    for copy in copies[:-1]:
+        os.close(copy)
+    name = parent.getsockname()
+    parent.close()
+    # Its set still has it under the old number, as without the library.
+    last = socket.socket(fileno=copies[-1])
+    with last:
+        clients = [connect(stack, *name, cpu=c) for c in (0, 1)]
+        got = [take(last), take(last)]
+        assert None not in got and clients
+        for conn in got:
+            conn.close()
+    try:
+        connect(stack, *name, cpu=0)
+        assert False, "connected to nothing"
+    except ConnectionRefusedError:
+        pass
+    assert not listeners_of(port)
+
+
+@case
+def taken_number(stack):
+    """dup2() onto a number that the library uses gets it, and nothing is lost."""
+    parent, ep = worker(stack)
+    fill(stack, parent, 0)
+    ours = max(int(n) for n in os.listdir("/proc/self/fd"))
+    os.dup2(0, ours)
+    stack.callback(os.close, ours)
+    assert os.fstat(ours).st_ino == os.fstat(0).st_ino
+    fill(stack, parent, 0)
+    got = 0
+    while got < 2:
+        assert ready(ep)
+        got += take_all(stack, parent)
+
+
+@case
+def shutdown(stack):
+    """shutdown() of the listener refuses clients; listen() again serves them, core-locally."""
+    parent, ep = worker(stack)
+    name = parent.getsockname()
+    parent.shutdown(socket.SHUT_RDWR)
+    for cpu in (0, 1):
+        try:
+            connect(stack, *name, cpu=cpu)
+            assert False, "connected to nothing"
+        except ConnectionRefusedError:
+            pass
+    assert accept_errno(parent) == errno.EINVAL
+    parent.listen(16)
+    ready(ep, 0.05)
+    fill(stack, parent, 0, 1, 0)
+    assert ready(ep) and take_all(stack, parent) == 3
+
+
+def in_child(func):
+    """Run @func in a fork; its return value is the exit status's truth."""
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            code = 0 if func() else 1
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return pid
+
+
+def ended(pid):
+    return os.waitpid(pid, 0)[1] == 0
+
+
+@case
+def forked(stack):
+    """fork() without exec: the child accepts, becomes a worker of its own, and takes nothing along when it ends."""
+    parent, ep = worker(stack)
+    fill(stack, parent, 1)
+
+    def child():
+        ok = take(parent) is not None
+        with select.epoll() as own, contextlib.ExitStack() as more:
+            os.sched_setaffinity(0, {1})
+            own.register(parent.fileno(), IN)
+            ok = ok and is_local(parent, 2)
+            fill(more, parent, 1, 1)
+            while take_all(more, parent) < 2 and ok:
+                ok = bool(ready(own))
+        return ok
+    assert ended(in_child(child))
+    wait_for(lambda: is_local(parent))
+    fill(stack, parent, 0, 1)
+    assert ready(ep) and take_all(stack, parent) == 2
+
+
+@case
+def killed(stack):
+    """A worker that is killed leaves what waited in its local listener to the others."""
+    parent, ep = worker(stack)
+
+    def child():
+        os.sched_setaffinity(0, {1})
+        own = select.epoll()
+        own.register(parent.fileno(), IN)
+        time.sleep(60)
+        return own
+    pid = in_child(child)
+    wait_for(lambda: is_local(parent, 2))
+    d = Delta()
+    fill(stack, parent, 1, 1, 1)
+    assert d.syn_local == 3
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    got = 0
+    while got < 3:
+        assert ready(ep), got
+        got += take_all(stack, parent)
+
+
+@case
+def vforked(stack):
+    """vfork() and exec of another program that closes all descriptors disturbs nothing."""
+    parent, ep = worker(stack)
+    inode = listeners_of(port_of(parent))[0]["inode"]
+    for _ in range(5):
+        subprocess.run(["true"], check=True, close_fds=True)
+        fill(stack, parent, 0, 1)
+        assert ready(ep) and take_all(stack, parent) == 2
+    assert listeners_of(port_of(parent))[0]["inode"] == inode
+
+
+@case
+def daemon(stack):
+    """A program that listens and then becomes a daemon is served."""
+    stack.enter_context(on_cpu(0))
+    parent = listener(stack)
+
+    def child():
+        os.setsid()
+
+        def grandchild():
+            with select.epoll() as own, contextlib.ExitStack() as more:
+                own.register(parent.fileno(), IN)
+                n = 0
+                while n < 2:
+                    if not ready(own, 10):
+                        return False
+                    n += take_all(more, parent)
+                return is_local(parent)
+        return ended(in_child(grandchild))
+    pid = in_child(child)
+    wait_for(lambda: is_local(parent))
+    fill(stack, parent, 0, 1)
+    assert ended(pid)
+
+
+SERVER = r"""
+import select, socket, struct, sys, array
+mode = sys.argv[1]
+if mode == "exec":
+    s = socket.socket(fileno=int(sys.argv[2]))
+else:
+    u = socket.socket(socket.AF_UNIX, fileno=int(sys.argv[2]))
+    _, cmsgs, _, _ = u.recvmsg(1, socket.CMSG_SPACE(4))
+    s = socket.socket(fileno=array.array("i", cmsgs[0][2][:4])[0])
+s.setblocking(False)
+ep = select.epoll()
+ep.register(s.fileno(), select.EPOLLIN)
+n = 0
+while n < 3:
+    ep.poll()
+    try:
+        while True:
+            c, _ = s.accept()
+            c.sendall(b"served")
+            c.close()
+            n += 1
+    except BlockingIOError:
+        pass
+"""
+
+
+def serve_in(stack, mode, parent, pass_fd):
+    env = dict(os.environ, LD_PRELOAD=os.environ["FASTSOCKET_LIB"])
+    server = subprocess.Popen(["/usr/bin/python3", "-c", SERVER, mode, str(pass_fd)],
+                              env=env, pass_fds=[pass_fd])
+    stack.callback(lambda: (server.kill(), server.wait()))
+    wait_for(lambda: is_local(parent), 20)
+    own = int(listeners_of(port_of(parent))[0]["cpu"])
+    d = Delta()
+    clients = fill(stack, parent, own, own, (own + 1) % 4)
+    for client in clients:
+        assert client.recv(10) == b"served"
+    assert server.wait(10) == 0
+    assert d.accept_local == 2 and d.accept_slow == 1, stats()
+
+
+@case
+def executed(stack):
+    """A listener inherited over exec (socket activation) is served core-locally."""
+    parent = listener(stack)
+    serve_in(stack, "exec", parent, parent.fileno())
+
+
+@case
+def passed(stack):
+    """A listener received as a message (SCM_RIGHTS) is served core-locally."""
+    parent = listener(stack)
+    ours, theirs = socket.socketpair()
+    stack.enter_context(ours)
+    stack.enter_context(theirs)
+    ours.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS,
+                           array.array("i", [parent.fileno()]))])
+    serve_in(stack, "pass", parent, theirs.fileno())
+
+
+@case
+def threads(stack):
+    """Threads with an epoll set each: every one has its CPU, and closing what it accepts needs no care."""
+    parent = listener(stack)
+    stop, served = threading.Event(), []
+
+    def serve():
+        ep = select.epoll()
+        ep.register(parent.fileno(), IN)
+        while not stop.is_set():
+            ep.poll(0.1)
+            try:
+                while True:
+                    conn, _ = parent.accept()
+                    served.append(os.sched_getaffinity(0))
+                    conn.close()
+            except BlockingIOError:
+                pass
+        ep.close()
+    workers = [threading.Thread(target=serve) for _ in range(4)]
+    for thread in workers:
+        thread.start()
+    try:
+        wait_for(lambda: is_local(parent, 4))
+        d = Delta()
+        fill(stack, parent, *list(range(4)) * 10)
+        wait_for(lambda: len(served) == 40)
+        assert d.accept_local == 40, (d.accept_local, d.accept_remote, d.accept_slow)
+    finally:
+        stop.set()
+        for thread in workers:
+            thread.join()
+    assert {tuple(s) for s in served} == {(n,) for n in range(4)}
+    assert is_local(parent, 0)
+
+
+@case
+def handed_over(stack):
+    """One thread waits and another accepts: nothing stays behind, whoever put the listener into the set."""
+    parent, ep = worker(stack)
+    got = []
+
+    def accept():
+        os.sched_setaffinity(0, {2})
+        got.append(take_all(stack, parent))
+    for cpus in ((0,), (1,), (0, 1, 0)):
+        fill(stack, parent, *cpus)
+        assert ready(ep)
+        thread = threading.Thread(target=accept)
+        thread.start()
+        thread.join()
+        assert got.pop() == len(cpus) and silent(ep)
+    # A thread that waits for a set of its own, and is sent to accept for ours.
+    own = stack.enter_context(select.epoll())
+    wake, waker = socket.socketpair()
+    stack.enter_context(wake)
+    stack.enter_context(waker)
+
+    def wait_and_accept():
+        os.sched_setaffinity(0, {2})
+        own.register(parent.fileno(), IN)
+        own.register(wake.fileno(), IN)
+        while parent.fileno() not in dict(own.poll(5)):
+            wake.recv(1)
+            got.append(take_all(stack, parent))
+        got.append(take_all(stack, parent))
+    thread = threading.Thread(target=wait_and_accept)
+    thread.start()
+    wait_for(lambda: is_local(parent, 2))
+    fill(stack, parent, 0, 0)
+    taken = 0
+    while taken < 2:
+        assert ready(ep)
+        waker.send(b"x")
+        wait_for(lambda: got)
+        taken += got.pop()
+    fill(stack, parent, 2)
+    thread.join()
+    assert got == [1]
+
+
+@case
+def bound_children(stack):
+    """The CPU that the library chose for a worker is not passed on to its children and threads."""
+    def child():
+        before = os.sched_getaffinity(0)
+        ep = select.epoll()
+        ep.register(parent.fileno(), IN)
+        bound = os.sched_getaffinity(0)
+        seen = []
+        thread = threading.Thread(target=lambda: seen.append(os.sched_getaffinity(0)))
+        thread.start()
+        thread.join()
+        seen.append(before if ended(in_child(lambda: os.sched_getaffinity(0) == before)) else None)
+        return len(bound) == 1 and seen == [before, before] and len(before) > 1
+    parent = listener(stack)
+    assert ended(in_child(child))
+
+
+@case
+def looks(stack):
+    """getsockname, SO_ACCEPTCONN, SO_REUSEPORT, SO_REUSEADDR and FIONBIO are those of a plain program."""
+    parent, _ = worker(stack)
+    conn_flags = []
+    for block in (False, True):
+        parent.setblocking(block)
+        assert os.get_blocking(parent.fileno()) == block
+        fill(stack, parent, 0)
+        for flags in (0, socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC):
+            fill(stack, parent, 0)
+            fd = libc.accept4(parent.fileno(), None, None, flags)
+            conn_flags.append((os.get_blocking(fd), os.get_inheritable(fd)))
+            os.close(fd)
+    assert conn_flags == [(True, True), (False, False)] * 2, conn_flags
+    assert parent.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
+    assert parent.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) == 0
+    assert parent.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR) == 1
+    with socket.socket() as other:
+        try:
+            other.bind(parent.getsockname())
+            assert False, "bound twice"
+        except OSError as err:
+            assert err.errno == errno.EADDRINUSE
+
+
+@case
+def later_options(stack):
+    """Options and the backlog that the program changes later reach its local listener."""
+    parent, _ = worker(stack)
+    parent.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 123456)
+    parent.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    parent.listen(77)
+    assert listeners_of(port_of(parent))[0]["backlog"] == "77"
+    fill(stack, parent, 0)
+    with parent.accept()[0] as conn:
+        assert conn.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 246912
+        assert conn.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+@case
+def signals(stack):
+    """Handlers that close and accept at any moment deadlock nothing."""
+    parent, ep = worker(stack)
+
+    def handler(*_):
+        with contextlib.suppress(OSError):
+            parent.accept()[0].close()
+        os.close(os.dup(parent.fileno()))
+    old = signal.signal(signal.SIGALRM, handler)
+    stack.callback(signal.signal, signal.SIGALRM, old)
+    stack.callback(signal.setitimer, signal.ITIMER_REAL, 0)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    for _ in range(300):
+        ep.modify(parent.fileno(), IN | ET)
+        os.close(os.dup(parent.fileno()))
+        ep.modify(parent.fileno(), IN)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    fill(stack, parent, 0)
+    assert ready(ep)
+
+
+@case
+def unloaded(stack):
+    """rmmod under an open local listener: what waited is accepted, new connections come the stock way; after modprobe they come core-locally again."""
+    parent, ep = worker(stack)
+    fill(stack, parent, 0, 1, 0)
+    run("rmmod", "fastsocket")
+    stack.callback(load)
+    fill(stack, parent, 0)
+    got = 0
+    while got < 4:
+        assert ready(ep)
+        got += take_all(stack, parent)
+    assert silent(ep)
+    load()
+    fill(stack, parent, 0)
+    assert ready(ep) and take_all(stack, parent) == 1
+    ep.unregister(parent.fileno())
+    ep.register(parent.fileno(), IN)
+    d = Delta()
+    fill(stack, parent, 0)
+    assert ready(ep) and take_all(stack, parent) == 1
+    assert d.accept_local == 1
+
+
+@case
+def errnos(stack):
+    """Every intercepted call with every wrong argument gives the errno that it gives without the library."""
+    answers = []
+    for lib in ("", os.environ["FASTSOCKET_LIB"]):
+        out = subprocess.run(["taskset", "-c", "0", os.environ["FASTSOCKET_ERRNOS"]],
+                             env=dict(os.environ, LD_PRELOAD=lib), text=True,
+                             capture_output=True, check=False)
+        assert not out.returncode and not out.stderr, out
+        answers.append(out.stdout.splitlines())
+    assert len(answers[0]) > 100
+    for plain, ours in zip(*answers):
+        assert plain == ours, (plain, ours)
+
+
+load()
+main()
