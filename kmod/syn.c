@@ -192,8 +192,9 @@ static unsigned int fs_local_in(void *priv, struct sk_buff *skb,
 	struct fs_net *fn = fs_net(state->net);
 	struct tcphdr buf;
 
-	/* Established, or somebody else's choice. */
-	if (skb->sk || skb->pkt_type != PACKET_HOST)
+	/* Established, or somebody else's choice; but early demux finds TIME_WAIT. */
+	if ((skb->sk && skb->sk->sk_state != TCP_TIME_WAIT) ||
+	    skb->pkt_type != PACKET_HOST)
 		return NF_ACCEPT;
 	if (!READ_ONCE(fn->live) || !READ_ONCE(fn->listen_spawn))
 		return NF_ACCEPT;

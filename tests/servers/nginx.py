@@ -46,7 +46,7 @@ class Nginx:
     """Start on construction, stop() at the end."""
 
     def __init__(self, port, fastsocket=False, reuseport=False, workers=4,
-                 events="", main="", daemon=False):
+                 events="", main="", daemon=False, command=()):
         self.dir = tempfile.mkdtemp(prefix="fs-nginx-")
         self.port = port
         self.count = workers
@@ -60,7 +60,7 @@ class Nginx:
         self.log = open(os.path.join(self.dir, "stderr"), "w+")
         self.master = subprocess.Popen(
             # By its path: a binary upgrade executes it again.
-            [shutil.which("nginx"), "-p", self.dir, "-c", self.config, "-g",
+            [*command, shutil.which("nginx"), "-p", self.dir, "-c", self.config, "-g",
              "daemon %s;" % ("on" if daemon else "off")],
             env=self.env, stderr=self.log)
         if daemon:
@@ -128,9 +128,10 @@ class Nginx:
 class Load:
     """A connection per request until result(), which counts those that failed."""
 
-    def __init__(self, port, connections=16, addr="127.0.0.1"):
+    def __init__(self, port, connections=16, addr="127.0.0.1", netns=None):
+        prefix = ["ip", "netns", "exec", netns] if netns else []
         self.load = subprocess.Popen(
-            [os.environ["FASTSOCKET_LOAD"], addr, str(port), str(connections)],
+            prefix + [os.environ["FASTSOCKET_LOAD"], addr, str(port), str(connections)],
             stdout=subprocess.PIPE, text=True)
 
     def result(self):
