@@ -119,7 +119,7 @@ demo: setup
 	@tests/demo/demo
 
 lint: setup
-	@tests/lint
+	@tests/host/lint.t
 
 clean:
 	$(MAKE) -C preload clean

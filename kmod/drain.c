@@ -14,8 +14,6 @@
 
 /* Between looks at half-open connections. */
 #define FS_DRAIN_POLL		msecs_to_jiffies(5)
-/* A client that has not answered three SYN-ACKs (1 s, 2 s, 4 s) is gone. */
-#define FS_DRAIN_DEADLINE	(10 * HZ)
 /* Closed listeners of one parent that may drain at a time: bounds memory. */
 #define FS_DRAIN_MAX		1024
 
@@ -178,7 +176,7 @@ void fs_drain_start(struct fs_local *l, struct socket *sock)
 	release_sock(l->sk);
 
 	l->state = FS_DRAINING;
-	l->deadline = jiffies + FS_DRAIN_DEADLINE;
+	l->deadline = jiffies + FS_HALF_OPEN_TIME;
 	l->graces = 0;
 	l->fresh = true;
 	list_add_tail(&l->list, &fs_draining);

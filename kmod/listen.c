@@ -31,10 +31,10 @@ static struct fs_table fs_anywhere;
 /* A turn in this many begins with the parent's queue, so it cannot starve. */
 #define FS_TURNS	8
 
-/* At unload, how long half-open connections may take: 2 s. */
-#define FS_DETACH_TRIES		400
+/* At unload, between looks at half-open connections. */
 #define FS_DETACH_SLEEP_US	5000
 
+/* Lists, tables and states; never taken in softirq. */
 DEFINE_MUTEX(fs_mutex);
 /* Local listeners that have a descriptor; under fs_mutex. */
 LIST_HEAD(fs_locals);
@@ -540,9 +540,10 @@ int fs_listen_sync(struct socket *psock)
  */
 void fs_listen_detach_all(void)
 {
+	unsigned long deadline = jiffies + FS_HALF_OPEN_TIME;
 	struct fs_local *l, *tmp;
 	LIST_HEAD(gone);
-	int tries;
+	bool busy;
 
 	mutex_lock(&fs_mutex);
 	list_for_each_entry(l, &fs_locals, list)
@@ -551,19 +552,16 @@ void fs_listen_detach_all(void)
 	synchronize_rcu();
 
 	/* Half-open connections finish meanwhile; a flood's never do. */
-	for (tries = 0; tries < FS_DETACH_TRIES; tries++) {
-		bool busy = false;
-
+	do {
+		fsleep(FS_DETACH_SLEEP_US);
+		busy = false;
 		mutex_lock(&fs_mutex);
 		list_for_each_entry(l, &fs_locals, list) {
 			busy |= reqsk_queue_len(fs_queue(l->sk));
 			fs_drain_move(l);
 		}
 		mutex_unlock(&fs_mutex);
-		if (!busy)
-			break;
-		fsleep(FS_DETACH_SLEEP_US);
-	}
+	} while (busy && time_before(jiffies, deadline));
 	synchronize_rcu();
 
 	mutex_lock(&fs_mutex);

@@ -61,6 +61,12 @@ static inline struct fs_net *fs_net(const struct net *net)
 #define fs_count(fn, name)	this_cpu_inc((fn)->stats->name)
 #define fs_count_n(fn, name, n)	this_cpu_add((fn)->stats->name, n)
 
+/*
+ * How long half-open connections get to finish on a listener that goes: a
+ * client that has not answered four SYN-ACKs (at 0, 1, 3 and 7 s) is gone.
+ */
+#define FS_HALF_OPEN_TIME	(10 * HZ)
+
 enum fs_state {
 	FS_LIVE,	/* takes SYNs */
 	FS_OFF,		/* has a descriptor, takes no SYN */

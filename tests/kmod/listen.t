@@ -369,6 +369,47 @@ def timewait_reuse(stack):
                              "sport = :%d" % port))
 
 
+CLIENT = """
+import socket
+sport = 0
+for n in range(10):
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.settimeout(5)
+    s.bind(("10.8.0.2", sport))
+    s.connect(("10.8.0.1", 8080))
+    sport = s.getsockname()[1]
+    assert s.recv(1) == b""
+    s.close()
+"""
+
+
+@case
+def timewait_reuse_wire(stack):
+    """So it is where early demux finds the TIME_WAIT: over a device other than loopback."""
+    unshare_net(stack)
+    run("ip", "netns", "add", "fst-w")
+    stack.callback(run, "ip", "netns", "del", "fst-w")
+    run("ip", "link", "add", "r0", "type", "veth", "peer", "name", "eth0", "netns", "fst-w")
+    run("ip", "addr", "add", "10.8.0.1/24", "dev", "r0")
+    run("ip", "link", "set", "r0", "up")
+    run("ip", "-n", "fst-w", "addr", "add", "10.8.0.2/24", "dev", "eth0")
+    run("ip", "-n", "fst-w", "link", "set", "eth0", "up")
+    parent = listener(stack, "10.8.0.1", 8080)
+    locals_ = [spawn(stack, parent, cpu) for cpu in range(4)]
+    d = Delta()
+    client = subprocess.Popen(["ip", "netns", "exec", "fst-w", "/usr/bin/python3", "-c", CLIENT])
+    stack.callback(lambda: (client.kill(), client.wait()))
+    while client.poll() is None:
+        for local in locals_:
+            conn = local.take(0)
+            if conn:
+                conn.close()        # first: TIME_WAIT stays on this side
+        time.sleep(0.005)
+    assert client.returncode == 0
+    assert (d.syn_local, d.syn_slow) == (10, 0), (d.syn_local, d.syn_slow)
+
+
 @case
 def firewall_drop(stack):
     """An INPUT rule that drops is honoured."""

@@ -40,7 +40,7 @@ def rmmod_queued(stack):
     nft(stack, ["chain inet fstest in { type filter hook input priority 0 ; }",
                 "rule inet fstest in tcp dport %d tcp flags & (syn|ack) == ack drop" % port])
     late = [connect(stack, "127.0.0.1", port, 0) for _ in range(3)]
-    timer = threading.Timer(0.5, run, ("nft", "flush", "table", "inet", "fstest"))
+    timer = threading.Timer(2.5, run, ("nft", "flush", "table", "inet", "fstest"))
     timer.start()
     for client in late:
         client.sendall(b"x")

@@ -23,8 +23,9 @@ def run_churn(kind, count):
     print("# %s" % result)
     assert result["failed"] == 0
     assert result["requests"] > 10 * count
-    # The test means nothing where the connections went the slow way.
-    assert d.accept_local > 0.5 * result["requests"], stats()
+    # The test means nothing where the connections went the slow way; those of
+    # a core whose worker is dead or new do, and one of four often is.
+    assert d.accept_local > 0.25 * result["requests"], stats()
     return d
 
 

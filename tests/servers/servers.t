@@ -283,6 +283,28 @@ def rmmod_under_nginx(stack):
     assert failed == 0 and requests > 100, (requests, failed)
 
 
+@case
+def tool_unload(stack):
+    """fastsocket unload removes the module under a running server, which goes on."""
+    nginx(stack, fastsocket=True)
+    run(os.environ["FASTSOCKET_TOOL"], "unload")
+    stack.callback(load)
+    assert not loaded()
+    for n in range(20):
+        assert body(ask(8070, n % 4)) == b"hello\n"
+
+
+@case
+def status_watch(stack):
+    """fastsocket status --watch --json gives a line a second, with rates from the second on."""
+    nginx(stack, fastsocket=True)
+    tool = os.environ["FASTSOCKET_TOOL"]
+    out = run("timeout", "2", tool, "status", "--json", "--watch=0.3", check=False)
+    lines = [json.loads(l) for l in out.splitlines()]
+    assert len(lines) >= 3 and "rates" in lines[1], out
+    assert [c["listeners"] for c in lines[0]["cpus"]] == [1] * 4, lines[0]["cpus"]
+
+
 HAPROXY = """
 global
     nbthread 4
