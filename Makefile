@@ -39,10 +39,12 @@ kmod: kdir
 	@$(MAKE) --no-print-directory kmod-build
 
 # A copy of the sources per kernel, so that builds for several do not mix.
+# BTF is made from vmlinux, which Debian's headers do not have.
 kmod-build:
 	@mkdir -p $(KBUILD_DIR)
 	@cp -ru kmod/. $(KBUILD_DIR)/
-	$(MAKE) -C $(KDIR) M=$(CURDIR)/$(KBUILD_DIR) W=1 FASTSOCKET_RELEASE=$(VERSION) modules
+	$(MAKE) -C $(KDIR) M=$(CURDIR)/$(KBUILD_DIR) W=1 FASTSOCKET_RELEASE=$(VERSION) \
+		$(if $(wildcard $(KDIR)/vmlinux),,CONFIG_DEBUG_INFO_BTF_MODULES=) modules
 
 kdir:
 	@test -e $(KDIR)/Makefile || { \

@@ -46,6 +46,7 @@ enum kind {
 
 void listener_init(void);
 enum kind listener_kind(int fd);
+bool listener_ours(void);
 void listener_other(int fd);
 bool listener_any_local(void);
 bool listener_detect(int fd);

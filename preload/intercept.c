@@ -94,6 +94,14 @@ static enum kind kind(int fd)
 	return on ? listener_kind(fd) : KIND_OTHER;
 }
 
+/* For the calls that a vfork() child may make before it executes another. */
+static enum kind kind_here(int fd)
+{
+	enum kind k = kind(fd);
+
+	return k > KIND_OTHER && !listener_ours() ? KIND_OTHER : k;
+}
+
 API int listen(int fd, int backlog)
 {
 	int ret = real()->listen(fd, backlog);
@@ -252,7 +260,7 @@ API int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 
 API int close(int fd)
 {
-	enum kind k = kind(fd);
+	enum kind k = kind_here(fd);
 	int ret;
 
 	if (k == KIND_LOCAL) {
@@ -271,14 +279,14 @@ API int close(int fd)
 static void closing(unsigned int first, unsigned int last)
 {
 	for (unsigned int fd = first; fd <= last && (int)fd <= listener_max(); fd++)
-		if (kind(fd) == KIND_LOCAL)
+		if (kind_here(fd) == KIND_LOCAL)
 			listener_drop_local(fd);
 }
 
 static void closed(unsigned int first, unsigned int last)
 {
 	for (unsigned int fd = first; fd <= last && (int)fd <= listener_max(); fd++)
-		if (kind(fd) == KIND_LISTENER || kind(fd) == KIND_EPOLL)
+		if (kind_here(fd) == KIND_LISTENER || kind_here(fd) == KIND_EPOLL)
 			listener_closed(fd);
 }
 
@@ -318,7 +326,7 @@ API int dup(int fd)
 /* Before and after a descriptor takes the number @to. */
 static void replacing(int from, int to)
 {
-	if (from != to && kind(to) == KIND_LOCAL)
+	if (from != to && kind_here(to) == KIND_LOCAL)
 		listener_drop_local(to);
 }
 
@@ -326,7 +334,7 @@ static void replaced(int from, int to, int ret)
 {
 	if (ret < 0 || from == to || !on)
 		return;
-	if (kind(to) == KIND_LISTENER || kind(to) == KIND_EPOLL)
+	if (kind_here(to) == KIND_LISTENER || kind_here(to) == KIND_EPOLL)
 		listener_closed(to);
 	listener_duped(from, to);
 }
@@ -379,7 +387,7 @@ API int shutdown(int fd, int how)
 {
 	int ret = real()->shutdown(fd, how);
 
-	if (!ret && kind(fd) == KIND_LISTENER && how != SHUT_WR)
+	if (!ret && kind_here(fd) == KIND_LISTENER && how != SHUT_WR)
 		listener_drop(fd);
 	return ret;
 }

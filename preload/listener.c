@@ -102,18 +102,17 @@ static void set_kind(int fd, enum kind kind)
 		top = fd;
 }
 
-/* Cheap for what is no listener, and nothing where the memory is not ours. */
 enum kind listener_kind(int fd)
 {
-	enum kind kind;
-
 	if (fd < 0 || fd >= FDS)
 		return KIND_OTHER;
-	kind = __atomic_load_n(&kinds[fd], __ATOMIC_ACQUIRE);
-	/* A vfork() child shares our memory, not our descriptors. */
-	if (kind > KIND_OTHER && getpid() != self)
-		return KIND_OTHER;
-	return kind;
+	return __atomic_load_n(&kinds[fd], __ATOMIC_ACQUIRE);
+}
+
+/* A vfork() child shares our memory, not our descriptors. */
+bool listener_ours(void)
+{
+	return getpid() == self;
 }
 
 void listener_other(int fd)
@@ -656,9 +655,11 @@ void listener_drop(int fd)
 
 void listener_duped(int from, int to)
 {
+	bool listens = listener_kind(from) == KIND_LISTENER;
 	int saved = errno;
 
-	if (to < 0 || to >= FDS)
+	if (to < 0 || to >= FDS || (!listens && kinds[to] != KIND_OTHER) ||
+	    !listener_ours())
 		return;
 	acquire();
 	if (kinds[from] == KIND_LISTENER && kinds[to] <= KIND_OTHER) {

@@ -259,3 +259,16 @@ def nft(stack, rules):
     stack.callback(run, "nft", "delete", "table", "inet", "fstest", check=False)
     for rule in rules:
         run("nft", "add", *rule.split(" ", 1)[0:1], *rule.split()[1:])
+
+
+def wire(stack, name, subnet, device="wire"):
+    """A namespace @name at SUBNET.2, joined to @device of this one at SUBNET.1."""
+    run("ip", "netns", "add", name)
+    stack.callback(run, "ip", "netns", "del", name)
+    run("ip", "link", "add", device, "type", "veth", "peer", "name", "eth0",
+        "netns", name)
+    run("ip", "addr", "add", subnet + ".1/24", "dev", device)
+    run("ip", "link", "set", device, "up")
+    run("ip", "-n", name, "addr", "add", subnet + ".2/24", "dev", "eth0")
+    run("ip", "-n", name, "link", "set", "eth0", "up")
+    run("ip", "-n", name, "route", "add", "default", "via", subnet + ".1")

@@ -388,13 +388,7 @@ for n in range(10):
 def timewait_reuse_wire(stack):
     """So it is where early demux finds the TIME_WAIT: over a device other than loopback."""
     unshare_net(stack)
-    run("ip", "netns", "add", "fst-w")
-    stack.callback(run, "ip", "netns", "del", "fst-w")
-    run("ip", "link", "add", "r0", "type", "veth", "peer", "name", "eth0", "netns", "fst-w")
-    run("ip", "addr", "add", "10.8.0.1/24", "dev", "r0")
-    run("ip", "link", "set", "r0", "up")
-    run("ip", "-n", "fst-w", "addr", "add", "10.8.0.2/24", "dev", "eth0")
-    run("ip", "-n", "fst-w", "link", "set", "eth0", "up")
+    wire(stack, "fst-w", "10.8.0")
     parent = listener(stack, "10.8.0.1", 8080)
     locals_ = [spawn(stack, parent, cpu) for cpu in range(4)]
     d = Delta()
@@ -451,17 +445,8 @@ def redirected(stack):
 def forwarded(stack):
     """A SYN that is forwarded or DNATed past a wildcard listener with a local one goes on to its destination."""
     unshare_net(stack)
-    ns = ["fst-c", "fst-s"]
-    for n, name in enumerate(ns):
-        run("ip", "netns", "add", name)
-        stack.callback(run, "ip", "netns", "del", name)
-        run("ip", "link", "add", "r%d" % n, "type", "veth", "peer", "name", "eth0",
-            "netns", name)
-        run("ip", "addr", "add", "10.8.%d.1/24" % n, "dev", "r%d" % n)
-        run("ip", "link", "set", "r%d" % n, "up")
-        run("ip", "-n", name, "addr", "add", "10.8.%d.2/24" % n, "dev", "eth0")
-        run("ip", "-n", name, "link", "set", "eth0", "up")
-        run("ip", "-n", name, "route", "add", "default", "via", "10.8.%d.1" % n)
+    wire(stack, "fst-c", "10.8.0", "r0")
+    wire(stack, "fst-s", "10.8.1", "r1")
     sysctl("net.ipv4.ip_forward", 1)
     parent = listener(stack, "0.0.0.0", 8080)
     locals_ = [spawn(stack, parent, cpu) for cpu in range(4)]
