@@ -53,7 +53,6 @@ bool listener_detect(int fd);
 void listener_listen(int fd);
 int listener_local(int fd, int epfd);
 int listener_next_local(int fd, int after);
-void listener_unloaded(int fd, int local);
 int listener_add(int epfd, int fd, const struct epoll_event *ev);
 int listener_mod(int epfd, int fd, const struct epoll_event *ev);
 int listener_del(int epfd, int fd);

@@ -208,7 +208,7 @@ static int accept_any(int fd, struct sockaddr *addr, socklen_t *len, int flags,
 		conn = real()->accept4(local, addr, len, flags);
 		if (conn < 0 && errno == EAGAIN) {
 			/* A stock answer: the module is gone. */
-			listener_unloaded(fd, local);
+			listener_drop_local(local);
 			continue;
 		}
 		if (conn < 0 && errno == ENODATA) {

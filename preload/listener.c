@@ -450,19 +450,6 @@ int listener_next_local(int fd, int after)
 	return next;
 }
 
-/* The module went while @local was open: from now on it is silent. */
-void listener_unloaded(int fd, int local)
-{
-	struct listener *l;
-
-	acquire();
-	l = kinds[fd] == KIND_LISTENER ? listeners[fd] : NULL;
-	for (struct waiter *w = l ? l->waiters : NULL; w; w = w->next)
-		if (w->local == local)
-			drop(w);
-	release();
-}
-
 static struct epoll_event shared(const struct epoll_event *ev, bool *exclusive)
 {
 	struct epoll_event own = *ev;
@@ -625,7 +612,7 @@ void listener_closed(int fd)
 	errno = saved;
 }
 
-/* The application is about to take the number of one of our descriptors. */
+/* The application is about to take its number, or the module went under it. */
 void listener_drop_local(int local)
 {
 	int saved = errno;

@@ -29,10 +29,8 @@ for series in 6.1 6.12; do
 	version=$(tests/vm/kernel "$series") || exit 1
 	dir=build/lint-$version
 	rm -rf "$dir"
-	mkdir -p "$dir"
-	cp -r kmod/. "$dir/"
-	out=$(make -s -C "/lib/modules/$version/build" M="$tree/$dir" W=1 C=2 \
-		FASTSOCKET_RELEASE=0 modules 2>&1 | grep -E 'warning|error|Error')
+	out=$(make -s kmod KDIR="/lib/modules/$version/build" KBUILD_DIR="$dir" C=2 2>&1 |
+		grep -E 'warning|error|Error')
 	[ -z "$out" ] && [ -e "$dir/fastsocket.ko" ]
 	say $? "$series: the module builds with W=1 and sparse without a warning" "$out"
 	out=$(modinfo -F depends "$dir/fastsocket.ko"; nm -u "$dir/fastsocket.ko" | grep kallsyms)
@@ -49,8 +47,11 @@ if [ ! -e $tools/scripts/checkpatch.pl ]; then
 fi
 checkpatch()	# IGNORE FILE...
 {
-	perl $tools/scripts/checkpatch.pl --no-tree --strict --terse --no-summary \
-		--show-types --ignore "$1" -f "${@:2}" 2>&1
+	# From there and with a root, as it keeps a list of the kernel's names where it runs.
+	local ignore=$1
+	shift
+	(cd $tools && mkdir -p include && perl scripts/checkpatch.pl --root=. --no-tree --strict \
+		--terse --no-summary --show-types --ignore "$ignore" -f "${@/#/$tree/}" 2>&1)
 }
 out=$(checkpatch $module kmod/*.[ch] kmod/uapi/*.h
 	checkpatch $user preload/*.[ch] tools/*.[ch] tests/*/*.c)

@@ -261,6 +261,15 @@ def nft(stack, rules):
         run("nft", "add", *rule.split(" ", 1)[0:1], *rule.split()[1:])
 
 
+def half_open(stack, parent, cpu, count):
+    """Clients whose third segment has been dropped; and the rule's undoing."""
+    port = port_of(parent)
+    nft(stack, ["chain inet fstest in { type filter hook input priority 0 ; }",
+                "rule inet fstest in tcp dport %d tcp flags & (syn|ack) == ack drop" % port])
+    clients = [connect(stack, "127.0.0.1", port, cpu) for _ in range(count)]
+    return clients, lambda: run("nft", "flush", "table", "inet", "fstest")
+
+
 def wire(stack, name, subnet, device="wire"):
     """A namespace @name at SUBNET.2, joined to @device of this one at SUBNET.1."""
     run("ip", "netns", "add", name)

@@ -162,15 +162,6 @@ def close_moves_queue(stack):
             talk(client, server)
 
 
-def half_open(stack, parent, cpu, count):
-    """Clients whose third segment has been dropped; and the rule's undoing."""
-    port = port_of(parent)
-    nft(stack, ["chain inet fstest in { type filter hook input priority 0 ; }",
-                "rule inet fstest in tcp dport %d tcp flags & (syn|ack) == ack drop" % port])
-    clients = [connect(stack, "127.0.0.1", port, cpu) for _ in range(count)]
-    return clients, lambda: run("nft", "flush", "table", "inet", "fstest")
-
-
 @case
 def close_finishes_half_open(stack):
     """Half-open connections of a closed local listener finish on the application's listener."""

@@ -37,10 +37,8 @@ def rmmod_queued(stack):
     port = port_of(parent)
     local = spawn(stack, parent, 0)
     clients = [connect(stack, "127.0.0.1", port, 0) for _ in range(5)]
-    nft(stack, ["chain inet fstest in { type filter hook input priority 0 ; }",
-                "rule inet fstest in tcp dport %d tcp flags & (syn|ack) == ack drop" % port])
-    late = [connect(stack, "127.0.0.1", port, 0) for _ in range(3)]
-    timer = threading.Timer(2.5, run, ("nft", "flush", "table", "inet", "fstest"))
+    late, admit = half_open(stack, parent, 0, 3)
+    timer = threading.Timer(2.5, admit)
     timer.start()
     for client in late:
         client.sendall(b"x")
@@ -59,10 +57,7 @@ def rmmod_draining(stack):
     parent = listener(stack)
     port = port_of(parent)
     local = spawn(stack, parent, 0)
-    nft(stack, ["chain inet fstest in { type filter hook input priority 0 ; }",
-                "rule inet fstest in tcp dport %d tcp flags & (syn|ack) == ack drop" % port])
-    for _ in range(3):
-        connect(stack, "127.0.0.1", port, 0)
+    half_open(stack, parent, 0, 3)
     local.close()
     run("rmmod", "fastsocket")
     stack.callback(load)

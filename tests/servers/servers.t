@@ -16,7 +16,7 @@ here = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, here)
 sys.path.insert(0, os.path.join(here, "..", "kmod"))
 from fstest import *  # noqa: E402,F403 pylint: disable=W,C
-from nginx import Nginx, with_library  # noqa: E402
+from nginx import Load, Nginx, with_library  # noqa: E402
 
 HTTP = b"GET / HTTP/1.0\r\n\r\n"
 
@@ -211,20 +211,8 @@ def status_names_nginx(stack):
 @case
 def run_command(stack):
     """fastsocket run has the effect of LD_PRELOAD."""
-    with contextlib.ExitStack() as one:
-        conf = Nginx(8070)
-        one.callback(conf.stop)
-        conf.stop()
-    directory = stack.enter_context(tempfile.TemporaryDirectory())
-    from nginx import CONFIG
-    path = os.path.join(directory, "nginx.conf")
-    with open(path, "w") as f:
-        f.write(CONFIG.format(workers=4, dir=directory, port=8070, events="", main="",
-                              listen=""))
-    tool = os.environ["FASTSOCKET_TOOL"]
-    server = serve(stack, [tool, "run", "--library", os.environ["FASTSOCKET_LIB"], "--",
-                           "nginx", "-p", directory, "-c", path, "-g", "daemon off;"], 8070)
-    stack.callback(lambda: (server.terminate(), server.wait()))
+    nginx(stack, command=[os.environ["FASTSOCKET_TOOL"], "run", "--library",
+                          os.environ["FASTSOCKET_LIB"], "--"])
     wait_for(lambda: len(listeners_of(8070)) == 4)
 
 
@@ -270,7 +258,6 @@ def spawn_1(stack):
 @case
 def rmmod_under_nginx(stack):
     """rmmod and modprobe under a loaded nginx lose no request."""
-    from nginx import Load
     nginx(stack, fastsocket=True)
     work = Load(8070)
     time.sleep(0.5)
@@ -346,7 +333,6 @@ def haproxy_threads(stack):
 @case
 def haproxy_reload(stack):
     """HAProxy's seamless reload (-x) under load loses no request."""
-    from nginx import Load
     path, server = haproxy(stack)
     work = Load(8071)
     time.sleep(0.5)
