@@ -18,6 +18,10 @@ import traceback
 IOC_INFO = 0x8008F500
 IOC_SPAWN = 0xC010F501
 IOC_SYNC = 0x4008F502
+IOC_STEER = 0x4018F503
+IOC_PORT = 0x4018F504
+STEER_OFF, STEER_PORT, STEER_RSS = range(3)
+PORT_REPLACE, PORT_RELEASE = 1, 2
 CPU_ANY = -1
 CLONE_NEWNET = 0x40000000
 
@@ -117,6 +121,46 @@ def sync(parent):
     ioctl(IOC_SYNC, struct.pack("iI", parent.fileno(), 0))
 
 
+def steer(ifindex, mode, cpus=()):
+    """Tell the module how a device has been set up."""
+    array = (ctypes.c_int32 * max(1, len(cpus)))(*cpus)
+    ioctl(IOC_STEER, struct.pack("IIIIQ", ifindex, mode, len(cpus), 0,
+                                 ctypes.addressof(array)))
+
+
+def sockaddr(addr, port):
+    """A struct sockaddr_in or sockaddr_in6."""
+    if ":" in addr:
+        return (struct.pack("=H", socket.AF_INET6) + struct.pack("!HI", port, 0) +
+                socket.inet_pton(socket.AF_INET6, addr) + bytes(4))
+    return (struct.pack("=H", socket.AF_INET) + struct.pack("!H", port) +
+            socket.inet_pton(socket.AF_INET, addr) + bytes(8))
+
+
+def core_port(sock, addr, port, flags=0):
+    """Give @sock a core-local port for connecting to @addr, @port."""
+    name = ctypes.create_string_buffer(sockaddr(addr, port))
+    ioctl(IOC_PORT, struct.pack("iIQII", sock.fileno(), flags,
+                                ctypes.addressof(name), len(name) - 1, 0))
+
+
+def release_port(sock):
+    ioctl(IOC_PORT, struct.pack("iIQII", sock.fileno(), PORT_RELEASE, 0, 0, 0))
+
+
+def core_connect(stack, addr, port, cpu, setup=None):
+    """connect() from @cpu by a core-local port."""
+    family = socket.AF_INET6 if ":" in addr else socket.AF_INET
+    sock = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+    sock.settimeout(5)
+    if setup:
+        setup(sock)
+    with on_cpu(cpu):
+        core_port(sock, addr, port)
+        sock.connect((addr, port))
+    return sock
+
+
 class Local(socket.socket):
     """A local listener; accept() waits up to a second, as a test should."""
 
@@ -206,6 +250,25 @@ def table(name):
     with open("/proc/self/net/fastsocket/" + name) as f:
         head, *rows = [line.split() for line in f]
     return [dict(zip(head, row)) for row in rows]
+
+
+@contextlib.contextmanager
+def in_netns(name):
+    """What is opened here belongs to the namespace @name."""
+    here = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    there = os.open("/run/netns/" + name, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        libc.setns(there, CLONE_NEWNET)
+        yield
+    finally:
+        libc.setns(here, CLONE_NEWNET)
+        os.close(here)
+        os.close(there)
+
+
+def filed():
+    """Connections in the established tables, of all namespaces."""
+    return sum(int(row["connections"]) for row in table("established"))
 
 
 def stats():
