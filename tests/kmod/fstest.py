@@ -252,20 +252,6 @@ def table(name):
     return [dict(zip(head, row)) for row in rows]
 
 
-@contextlib.contextmanager
-def in_netns(name):
-    """What is opened here belongs to the namespace @name."""
-    here = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    there = os.open("/run/netns/" + name, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        libc.setns(there, CLONE_NEWNET)
-        yield
-    finally:
-        libc.setns(here, CLONE_NEWNET)
-        os.close(here)
-        os.close(there)
-
-
 def filed():
     """Connections in the established tables, of all namespaces."""
     return sum(int(row["connections"]) for row in table("established"))
