@@ -6,7 +6,9 @@
 #ifndef _FS_COMPAT_H
 #define _FS_COMPAT_H
 
+#include <linux/ethtool.h>
 #include <linux/ipv6.h>
+#include <linux/netdevice.h>
 #include <linux/slab.h>
 #include <linux/sysctl.h>
 #include <net/inet_hashtables.h>
@@ -24,6 +26,25 @@
 #define FS_ACCEPT_PARAMS	int flags, bool kern
 #define FS_ACCEPT_ARGS		flags, kern
 #define FS_ACCEPT_FLAGS		(flags)
+#endif
+
+/*
+ * The arguments of icsk_af_ops.syn_recv_sock: one more in late 6.1 and 6.12
+ * updates, for an IPv4 connection of an IPv6 listener.
+ */
+#ifdef FS_HAVE_OPT_CHILD_INIT
+#define FS_SYN_RECV_SOCK_PARAMS \
+	const struct sock *sk, struct sk_buff *skb, struct request_sock *req, \
+	struct dst_entry *dst, struct request_sock *req_unhash, bool *own_req, \
+	void (*opt_child_init)(struct sock *newsk, const struct sock *sk)
+#define FS_SYN_RECV_SOCK_ARGS \
+	sk, skb, req, dst, req_unhash, own_req, opt_child_init
+#else
+#define FS_SYN_RECV_SOCK_PARAMS \
+	const struct sock *sk, struct sk_buff *skb, struct request_sock *req, \
+	struct dst_entry *dst, struct request_sock *req_unhash, bool *own_req
+#define FS_SYN_RECV_SOCK_ARGS \
+	sk, skb, req, dst, req_unhash, own_req
 #endif
 
 /*
@@ -92,5 +113,78 @@ static inline void fs_copy_inet6_flags(struct sock *to, const struct sock *from)
 #endif
 }
 #endif /* CONFIG_IPV6 */
+
+/* Whether @sk is the only owner of bind bucket @tb; under the bucket's lock. */
+static inline bool fs_bind_sole(const struct inet_bind_bucket *tb,
+				const struct sock *sk)
+{
+	const struct hlist_head *owners;
+#ifdef FS_HAVE_BHASH_NODE
+	/* By address first, since 6.8. */
+	const struct inet_bind2_bucket *tb2 = inet_csk(sk)->icsk_bind2_hash;
+
+	if (tb->bhash2.first != &tb2->bhash_node || tb2->bhash_node.next)
+		return false;
+	owners = &tb2->owners;
+#else
+	owners = &tb->owners;
+#endif
+	return owners->first == &sk->sk_bind_node && !sk->sk_bind_node.next;
+}
+
+/*
+ * The range for connect(): of the socket (IP_LOCAL_PORT_RANGE, 6.3 and late
+ * 6.1 updates) or of the namespace.
+ */
+static inline void fs_local_port_range(const struct sock *sk, int *low, int *high)
+{
+#ifdef FS_HAVE_SK_PORT_RANGE
+	inet_sk_get_local_port_range(sk, low, high);
+#else
+	inet_get_local_port_range(sock_net(sk), low, high);
+#endif
+}
+
+/* What ethtool_ops.get_rxfh() fills became a structure in 6.8. */
+static inline int fs_get_rxfh(struct net_device *dev, u32 *indir, u32 nindir,
+			      u8 *key, u32 nkey, u8 *hfunc)
+{
+#ifdef FS_HAVE_RXFH_PARAM
+	struct ethtool_rxfh_param rxfh = {
+		.indir = indir, .indir_size = nindir,
+		.key = key, .key_size = nkey,
+	};
+	int err = dev->ethtool_ops->get_rxfh(dev, &rxfh);
+
+	if (!err && rxfh.input_xfrm)
+		return -EOPNOTSUPP;
+	*hfunc = rxfh.hfunc;
+	return err;
+#else
+	return dev->ethtool_ops->get_rxfh(dev, indir, key, hfunc);
+#endif
+}
+
+/* Fields that TCP is hashed over; an operation of its own since 6.17. */
+static inline int fs_get_rxfh_fields(struct net_device *dev, u32 flow_type, u64 *fields)
+{
+	struct ethtool_rxnfc nfc = { .cmd = ETHTOOL_GRXFH, .flow_type = flow_type };
+	int err;
+
+#ifdef FS_HAVE_RXFH_FIELDS
+	if (dev->ethtool_ops->get_rxfh_fields) {
+		struct ethtool_rxfh_fields f = { .flow_type = flow_type };
+
+		err = dev->ethtool_ops->get_rxfh_fields(dev, &f);
+		*fields = f.data;
+		return err;
+	}
+#endif
+	if (!dev->ethtool_ops->get_rxnfc)
+		return -EOPNOTSUPP;
+	err = dev->ethtool_ops->get_rxnfc(dev, &nfc, NULL);
+	*fields = nfc.data;
+	return err;
+}
 
 #endif /* _FS_COMPAT_H */

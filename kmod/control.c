@@ -2,6 +2,7 @@
 /*
  * /dev/fastsocket: the ioctl interface described in uapi/fastsocket.h.
  */
+#include <linux/capability.h>
 #include <linux/compat.h>
 #include <linux/file.h>
 #include <linux/miscdevice.h>
@@ -97,6 +98,60 @@ static int fs_ioctl_sync(void __user *argp, size_t size)
 	return err;
 }
 
+static int fs_ioctl_steer(void __user *argp, size_t size)
+{
+	struct net *net = current->nsproxy->net_ns;
+	struct fastsocket_steer arg;
+	s32 *cpus;
+	int err;
+
+	if (!ns_capable(net->user_ns, CAP_NET_ADMIN))
+		return -EPERM;
+	if (size < sizeof(arg))
+		return -EINVAL;
+	err = copy_struct_from_user(&arg, sizeof(arg), argp, size);
+	if (err)
+		return err;
+	if (arg.count > FS_STEER_MAX)
+		return -EINVAL;
+
+	cpus = memdup_user(u64_to_user_ptr(arg.cpus), array_size(arg.count, sizeof(*cpus)));
+	if (IS_ERR(cpus))
+		return PTR_ERR(cpus);
+	err = fs_steer_set(net, &arg, cpus);
+	kfree(cpus);
+	return err;
+}
+
+static int fs_ioctl_port(void __user *argp, size_t size)
+{
+	struct sockaddr_storage addr = {};
+	struct fastsocket_port arg;
+	struct socket *sock;
+	int err;
+
+	if (size < sizeof(arg))
+		return -EINVAL;
+	err = copy_struct_from_user(&arg, sizeof(arg), argp, size);
+	if (err)
+		return err;
+	if (arg.pad || arg.flags & ~(FASTSOCKET_PORT_REPLACE | FASTSOCKET_PORT_RELEASE) ||
+	    arg.addrlen > sizeof(addr))
+		return -EINVAL;
+
+	sock = sockfd_lookup(arg.fd, &err);
+	if (!sock)
+		return err;
+	if (arg.flags & FASTSOCKET_PORT_RELEASE)
+		err = fs_connect_release(sock);
+	else if (copy_from_user(&addr, u64_to_user_ptr(arg.addr), arg.addrlen))
+		err = -EFAULT;
+	else
+		err = fs_connect_port(sock, &addr, arg.addrlen, arg.flags);
+	sockfd_put(sock);
+	return err;
+}
+
 static long fs_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
 	void __user *argp = (void __user *)arg;
@@ -114,6 +169,10 @@ static long fs_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 		return fs_ioctl_spawn(argp, size);
 	if (known == (FASTSOCKET_IOC_SYNC & ~IOCSIZE_MASK))
 		return fs_ioctl_sync(argp, size);
+	if (known == (FASTSOCKET_IOC_STEER & ~IOCSIZE_MASK))
+		return fs_ioctl_steer(argp, size);
+	if (known == (FASTSOCKET_IOC_PORT & ~IOCSIZE_MASK))
+		return fs_ioctl_port(argp, size);
 	return -ENOTTY;
 }
 

@@ -5,7 +5,8 @@
  *
  * A local listener is a listening TCP socket like any other, except that the
  * global listen table does not have it and that two of its socket operations
- * are wrapped. Nothing of the module stays on a connection accepted from it.
+ * and the one that makes its connections' sockets are wrapped. Nothing of the
+ * module stays on a connection accepted from it.
  */
 #include <linux/cpumask.h>
 #include <linux/file.h>
@@ -49,6 +50,8 @@ static struct fs_family {
 	struct proto_ops ops;
 	struct proto *stock_prot;
 	struct proto prot;	/* during listen() only */
+	const struct inet_connection_sock_af_ops *stock_af;
+	struct inet_connection_sock_af_ops af;
 } fs_families[2];
 
 static struct fs_family *fs_family(const struct sock *sk)
@@ -61,6 +64,20 @@ static struct fs_local *fs_local(const struct sock *sk)
 {
 	return (void *)((uintptr_t)READ_ONCE(sk->sk_user_data) &
 			SK_USER_DATA_PTRMASK);
+}
+
+/**
+ * fs_listen_of() - the local listener that a listening socket is
+ * @sk: the socket
+ *
+ * Context: softirq, RCU read side.
+ * Return: NULL where it is none, or has been closed.
+ */
+struct fs_local *fs_listen_of(const struct sock *sk)
+{
+	if (READ_ONCE(inet_csk(sk)->icsk_af_ops) != &fs_family(sk)->af)
+		return NULL;
+	return fs_local(sk);
 }
 
 static struct hlist_head *fs_bucket(struct fs_table *table, const void *key)
@@ -235,6 +252,7 @@ static int fs_accept(struct socket *sock, struct socket *newsock,
 		goto out;
 	if (!own) {
 		fs_count(l->fn, accept_slow);
+		fs_established_accepted(l->fn, newsock->sk, l->cpu, GFP_KERNEL);
 		goto out;
 	}
 	atomic_long_inc(&l->accepted);
@@ -279,14 +297,39 @@ static int fs_hash_nowhere(struct sock *sk)
 	return 0;
 }
 
+/*
+ * The last step of a handshake. The new socket is locked until its first
+ * packet has been processed, so nobody has seen its operations yet.
+ */
+static struct sock *fs_syn_recv_sock(FS_SYN_RECV_SOCK_PARAMS)
+{
+	struct fs_family *f = fs_family(sk);
+	struct sock *child;
+	struct fs_local *l;
+
+	child = f->stock_af->syn_recv_sock(FS_SYN_RECV_SOCK_ARGS);
+	if (!child)
+		return NULL;
+	if (inet_csk(child)->icsk_af_ops == &f->af)
+		inet_csk(child)->icsk_af_ops = f->stock_af;
+	/* Otherwise another CPU has been quicker, or it is a second cookie ACK. */
+	if (*own_req) {
+		l = fs_local(sk);
+		if (l)
+			fs_established_accepted(l->fn, child, l->cpu, GFP_ATOMIC);
+	}
+	return child;
+}
+
 /* @sock has no other user yet. */
 static int fs_family_init(struct fs_family *f, const struct socket *sock)
 {
 	struct proto *prot = READ_ONCE(sock->sk->sk_prot);
+	const struct inet_connection_sock_af_ops *af = inet_csk(sock->sk)->icsk_af_ops;
 
 	if (f->stock)
-		return f->stock == sock->ops && f->stock_prot == prot ?
-			0 : -EOPNOTSUPP;
+		return f->stock == sock->ops && f->stock_prot == prot &&
+		       f->stock_af == af ? 0 : -EOPNOTSUPP;
 
 	f->ops = *sock->ops;
 	f->ops.accept = fs_accept;
@@ -294,6 +337,9 @@ static int fs_family_init(struct fs_family *f, const struct socket *sock)
 	f->stock_prot = prot;
 	f->prot = *prot;
 	f->prot.hash = fs_hash_nowhere;
+	f->stock_af = af;
+	f->af = *af;
+	f->af.syn_recv_sock = fs_syn_recv_sock;
 	f->stock = sock->ops;
 	return 0;
 }
@@ -439,6 +485,8 @@ int fs_listen_spawn(struct socket *psock, int *cpu, struct file **filp)
 	err = fs_family_init(fs_family(parent), sock);
 	mutex_unlock(&fs_mutex);
 	if (!err)
+		err = fs_hook(net);
+	if (!err)
 		err = fs_options_copy(sock, parent);
 	if (!err)
 		err = fs_listen_start(sock, parent);
@@ -458,10 +506,6 @@ int fs_listen_spawn(struct socket *psock, int *cpu, struct file **filp)
 	rcu_read_unlock();
 	l->cpu = *cpu == FASTSOCKET_CPU_ANY ? fs_pick_cpu(l->key) : *cpu;
 	err = l->cpu < 0 ? l->cpu : 0;
-	if (!err && !fn->hooked) {
-		err = fs_syn_hook(net);
-		fn->hooked = !err;
-	}
 	if (err) {
 		mutex_unlock(&fs_mutex);
 		fput(file);
@@ -473,6 +517,7 @@ int fs_listen_spawn(struct socket *psock, int *cpu, struct file **filp)
 	l->fn = fn;
 	*cpu = l->cpu;
 	__rcu_assign_sk_user_data_with_flags(sock->sk, l, SK_USER_DATA_NOCOPY);
+	inet_csk(sock->sk)->icsk_af_ops = &fs_family(parent)->af;
 	sock->ops = &fs_family(parent)->ops;
 	list_add_tail(&l->list, &fs_locals);
 	fs_listen_publish(l);
@@ -568,6 +613,7 @@ void fs_listen_detach_all(void)
 	list_for_each_entry(l, &fs_locals, list) {
 		fs_drain_move(l);
 		WRITE_ONCE(l->sk->sk_socket->ops, fs_family(l->sk)->stock);
+		WRITE_ONCE(inet_csk(l->sk)->icsk_af_ops, fs_family(l->sk)->stock_af);
 		rcu_assign_sk_user_data(l->sk, NULL);
 	}
 	list_splice_init(&fs_locals, &gone);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the parts of the module share: the local listener, the per-namespace
- * state and the calls between the files.
+ * What the parts of the module share: the local listener, the packet, the
+ * per-namespace state and the calls between the files.
  */
 #ifndef _FS_LOCAL_H
 #define _FS_LOCAL_H
@@ -23,7 +23,10 @@
 /* One column each of /proc/net/fastsocket/stats, in this order. */
 #define FS_STATS(X) \
 	X(syn_local) X(syn_slow) X(accept_local) X(accept_remote) \
-	X(accept_slow) X(moved) X(spawned) X(closed) X(cookies)
+	X(accept_slow) X(moved) X(spawned) X(closed) X(cookies) \
+	X(passive_local) X(passive_remote) X(passive_missed) \
+	X(active_local) X(active_remote) X(active_missed) \
+	X(connect_local) X(connect_stock)
 
 struct fs_stats {
 #define X(name) unsigned long name;
@@ -34,7 +37,10 @@ struct fs_stats {
 /**
  * struct fs_net - state of one network namespace
  * @listen_spawn: net.fastsocket.listen_spawn
- * @hooked: the packet hooks are registered; under fs_mutex
+ * @established: net.fastsocket.established
+ * @receive_flow_deliver: net.fastsocket.receive_flow_deliver
+ * @hooked: the packet hooks are registered; set under fs_mutex
+ * @filed: some connection has been filed since the namespace began
  * @live: local listeners that take SYNs; under fs_mutex
  * @flood_until: jiffies until which a SYN cookie may still come back
  * @stats: per-CPU counters
@@ -43,7 +49,10 @@ struct fs_stats {
  */
 struct fs_net {
 	int listen_spawn;
+	int established;
+	int receive_flow_deliver;
 	bool hooked;
+	bool filed;
 	unsigned int live;
 	unsigned long flood_until;
 	struct fs_stats __percpu *stats;
@@ -127,6 +136,57 @@ static inline struct request_sock_queue *fs_queue(const struct sock *sk)
 	return (struct request_sock_queue *)&inet_csk(sk)->icsk_accept_queue;
 }
 
+/**
+ * struct fs_flow - a connection as its packets come in
+ * @net: the namespace
+ * @v6: IPv6; IPv4-mapped addresses count as IPv4
+ * @saddr: the peer's address, IPv4 in the first word
+ * @daddr: our address
+ * @sport: the peer's port
+ * @dport: our port
+ */
+struct fs_flow {
+	const struct net *net;
+	bool v6;
+	struct in6_addr saddr, daddr;
+	__be16 sport, dport;
+};
+
+struct fs_rss;
+
+/**
+ * struct fs_ports - the ports of a range whose replies come to one CPU
+ * @rss: in STEER_RSS, how the device hashes; otherwise NULL
+ * @cpu: the CPU
+ * @classes: classes of ports that come to the CPU; NULL where its number is
+ *	the class, as the device has not been set up
+ * @nclasses: their number
+ * @step: number of all classes, a power of 2
+ * @low: first port of the range
+ * @high: last one
+ * @hash: in STEER_RSS, the Toeplitz hash of all but the port
+ * @v6: which of the tables has the port's part
+ * @total: candidates to ask fs_ports_nth() for
+ *
+ * Valid within one RCU read side.
+ */
+struct fs_ports {
+	const struct fs_rss *rss;
+	int cpu;
+	const u16 *classes;
+	u32 nclasses;
+	u32 step;
+	int low, high;
+	u32 hash;
+	bool v6;
+	u32 total;
+};
+
+static inline struct inet_hashinfo *fs_hashinfo(const struct net *net)
+{
+	return net->ipv4.tcp_death_row.hashinfo;
+}
+
 /* listen.c */
 extern struct list_head fs_locals;
 int fs_listen_parent(struct socket *sock);
@@ -139,9 +199,68 @@ void fs_listen_free(struct fs_local *l);
 void fs_lite_free(struct socket *lite);
 void fs_listen_detach_all(void);
 
+struct fs_local *fs_listen_of(const struct sock *sk);
+
+/**
+ * struct fs_packet - a TCP packet on its way in, and what lookups need of it
+ * @net: the namespace
+ * @skb: the packet
+ * @th: its TCP header, which may be a copy
+ * @thoff: where that begins
+ * @dif: ifindex of the device
+ * @sdif: in a VRF, ifindex of the device's slave
+ * @pf: NFPROTO_IPV4 or NFPROTO_IPV6
+ */
+struct fs_packet {
+	struct net *net;
+	struct sk_buff *skb;
+	const struct tcphdr *th;
+	int thoff;
+	int dif, sdif;
+	u8 pf;
+};
+
+/* hook.c */
+int fs_hook(struct net *net);
+void fs_unhook(struct net *net);
+
 /* syn.c */
-int fs_syn_hook(struct net *net);
-void fs_syn_unhook(struct net *net);
+void fs_syn(struct fs_net *fn, const struct fs_packet *p);
+void fs_cookie(struct fs_net *fn, const struct fs_packet *p);
+
+enum fs_kind {
+	FS_PASSIVE,	/* accepted through a local listener */
+	FS_ACTIVE,	/* connected by a port of ours */
+};
+
+/* established.c */
+int fs_established_init(void);
+void fs_established_exit(void);
+struct sock *fs_established_stock(const struct fs_packet *p);
+void fs_established_find(struct fs_net *fn, const struct fs_packet *p);
+void fs_established_count(struct fs_net *fn, const struct fs_packet *p);
+void fs_established_accepted(struct fs_net *fn, struct sock *sk, int cpu,
+			     gfp_t gfp);
+void fs_established_connects(struct fs_net *fn, struct sock *sk, int cpu,
+			     const struct fs_flow *flow);
+void fs_established_forget(struct sock *sk);
+void fs_established_show(struct seq_file *seq);
+
+/* connect.c */
+int fs_connect_port(struct socket *sock, struct sockaddr_storage *addr, int len,
+		    u32 flags);
+int fs_connect_release(struct socket *sock);
+
+/* steer.c */
+#define FS_STEER_MAX	4096	/* classes or queues of a device */
+int fs_steer_init(void);
+void fs_steer_exit(void);
+int fs_steer_set(struct net *net, const struct fastsocket_steer *arg,
+		 const s32 *cpus);
+void fs_steer_show(struct seq_file *seq, const struct net *net);
+bool fs_ports_init(struct fs_ports *ports, const struct fs_flow *flow, int ifindex, int cpu,
+		   int low, int high);
+int fs_ports_nth(const struct fs_ports *ports, u32 n);
 
 /* drain.c */
 extern struct list_head fs_draining;

@@ -18,6 +18,22 @@ static const struct ctl_table fs_sysctls[] = {
 		.extra1 = SYSCTL_ZERO,
 		.extra2 = SYSCTL_TWO,
 	},
+	{
+		.procname = "established",
+		.maxlen = sizeof(int),
+		.mode = 0644,
+		.proc_handler = proc_dointvec_minmax,
+		.extra1 = SYSCTL_ZERO,
+		.extra2 = SYSCTL_ONE,
+	},
+	{
+		.procname = "receive_flow_deliver",
+		.maxlen = sizeof(int),
+		.mode = 0644,
+		.proc_handler = proc_dointvec_minmax,
+		.extra1 = SYSCTL_ZERO,
+		.extra2 = SYSCTL_ONE,
+	},
 };
 
 static int fs_sysctl_init(struct net *net)
@@ -31,6 +47,8 @@ static int fs_sysctl_init(struct net *net)
 		return -ENOMEM;
 	memcpy(fn->table, fs_sysctls, sizeof(fs_sysctls));
 	fn->table[0].data = &fn->listen_spawn;
+	fn->table[1].data = &fn->established;
+	fn->table[2].data = &fn->receive_flow_deliver;
 
 	fn->sysctl = fs_register_net_sysctl(net, "net/fastsocket", fn->table,
 					    ARRAY_SIZE(fs_sysctls));
@@ -54,6 +72,8 @@ static int __net_init fs_net_init(struct net *net)
 	int err;
 
 	fn->listen_spawn = FASTSOCKET_SPAWN_BIND;
+	fn->established = 1;
+	fn->receive_flow_deliver = 1;
 	fn->flood_until = jiffies;
 	err = fs_sysctl_init(net);
 	if (err)
@@ -66,11 +86,8 @@ static int __net_init fs_net_init(struct net *net)
 
 static void __net_exit fs_net_pre_exit(struct net *net)
 {
-	struct fs_net *fn = fs_net(net);
-
 	/* An RCU grace period follows before fs_net_exit(). */
-	if (fn->hooked)
-		fs_syn_unhook(net);
+	fs_unhook(net);
 }
 
 static void __net_exit fs_net_exit(struct net *net)
@@ -91,12 +108,26 @@ static int __init fs_init(void)
 {
 	int err;
 
-	err = register_pernet_subsys(&fs_net_ops);
+	err = fs_established_init();
 	if (err)
 		return err;
+	err = fs_steer_init();
+	if (err)
+		goto out_established;
+	err = register_pernet_subsys(&fs_net_ops);
+	if (err)
+		goto out_steer;
 	err = fs_control_init();
 	if (err)
-		unregister_pernet_subsys(&fs_net_ops);
+		goto out_pernet;
+	return 0;
+
+out_pernet:
+	unregister_pernet_subsys(&fs_net_ops);
+out_steer:
+	fs_steer_exit();
+out_established:
+	fs_established_exit();
 	return err;
 }
 
@@ -116,12 +147,14 @@ static void __exit fs_exit(void)
 
 	fs_drain_flush();
 	unregister_pernet_subsys(&fs_net_ops);
+	fs_steer_exit();
+	fs_established_exit();
 	rcu_barrier();
 }
 
 module_init(fs_init);
 module_exit(fs_exit);
 
-MODULE_DESCRIPTION("Core-local listening for unmodified TCP servers");
+MODULE_DESCRIPTION("Core-local connections for unmodified TCP servers");
 MODULE_LICENSE("GPL");
 MODULE_VERSION(FASTSOCKET_RELEASE);

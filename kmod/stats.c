@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * /proc/net/fastsocket/: stats, a line per CPU, and listeners, a line per
- * local listener of the namespace. fastsocket(8) describes the columns.
+ * /proc/net/fastsocket/: stats, a line per CPU; listeners, a line per local
+ * listener of the namespace; nics, a line per device that steers; and, in the
+ * first namespace, established, the shape of the tables. fastsocket(8)
+ * describes the columns.
  */
 #include <linux/proc_fs.h>
 #include <net/inet_connection_sock.h>
@@ -70,6 +72,18 @@ static int fs_listeners_show(struct seq_file *seq, void *v)
 	return 0;
 }
 
+static int fs_nics_show(struct seq_file *seq, void *v)
+{
+	fs_steer_show(seq, seq_file_single_net(seq));
+	return 0;
+}
+
+static int fs_tables_show(struct seq_file *seq, void *v)
+{
+	fs_established_show(seq);
+	return 0;
+}
+
 int fs_stats_init(struct net *net)
 {
 	struct fs_net *fn = fs_net(net);
@@ -81,7 +95,10 @@ int fs_stats_init(struct net *net)
 	dir = proc_net_mkdir(net, "fastsocket", net->proc_net);
 	if (dir &&
 	    proc_create_net_single("stats", 0444, dir, fs_stats_show, NULL) &&
-	    proc_create_net_single("listeners", 0444, dir, fs_listeners_show, NULL))
+	    proc_create_net_single("listeners", 0444, dir, fs_listeners_show, NULL) &&
+	    proc_create_net_single("nics", 0444, dir, fs_nics_show, NULL) &&
+	    (net != &init_net ||
+	     proc_create_net_single("established", 0400, dir, fs_tables_show, NULL)))
 		return 0;
 	fs_stats_exit(net);
 	return -ENOMEM;

@@ -1,14 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Which SYN goes to which local listener: a netfilter hook that runs last in
- * LOCAL_IN. There the packet is known to be for this host, has been rewritten
- * and admitted by every rule, and its listener is the one the stock lookup
- * gives; the hook replaces that by this CPU's local listener made from it, as
- * TPROXY and bpf_sk_assign() do. Whatever it does not touch goes the stock way.
+ * Which SYN goes to which local listener. The listener is the one that the
+ * stock lookup gives; it is replaced by this CPU's local listener made from
+ * it, as TPROXY and bpf_sk_assign() do.
  */
 #include <linux/netfilter.h>
-#include <linux/netfilter_ipv4.h>
-#include <linux/netfilter_ipv6.h>
 #include <net/inet6_hashtables.h>
 #include <net/inet_hashtables.h>
 #include <net/ip.h>
@@ -16,21 +12,6 @@
 #include <net/tcp.h>
 
 #include "local.h"
-
-/* A packet and what both lookups need of it. */
-struct fs_packet {
-	struct net *net;
-	struct sk_buff *skb;
-	const struct tcphdr *th;
-	int thoff;
-	int dif, sdif;
-	u8 pf;
-};
-
-static struct inet_hashinfo *fs_hashinfo(const struct net *net)
-{
-	return net->ipv4.tcp_death_row.hashinfo;
-}
 
 static struct sock *fs_lookup_listener(const struct fs_packet *p)
 {
@@ -55,25 +36,6 @@ static struct sock *fs_lookup_listener(const struct fs_packet *p)
 					    ntohs(th->dest), p->dif, p->sdif);
 	__skb_push(p->skb, p->thoff);
 	return sk;
-}
-
-static struct sock *fs_lookup_established(const struct fs_packet *p)
-{
-	const struct tcphdr *th = p->th;
-
-#if IS_ENABLED(CONFIG_IPV6)
-	if (p->pf == NFPROTO_IPV6)
-		return __inet6_lookup_established(p->net, fs_hashinfo(p->net),
-						  &ipv6_hdr(p->skb)->saddr,
-						  th->source,
-						  &ipv6_hdr(p->skb)->daddr,
-						  ntohs(th->dest), p->dif,
-						  p->sdif);
-#endif
-	return __inet_lookup_established(p->net, fs_hashinfo(p->net),
-					 ip_hdr(p->skb)->saddr, th->source,
-					 ip_hdr(p->skb)->daddr, ntohs(th->dest),
-					 p->dif, p->sdif);
 }
 
 /*
@@ -109,7 +71,7 @@ static bool fs_tw_recyclable(const struct fs_packet *p,
 /* Whether the tuple is free for a new connection; may end a TIME_WAIT. */
 static bool fs_tuple_free(const struct fs_packet *p)
 {
-	struct sock *sk = fs_lookup_established(p);
+	struct sock *sk = fs_established_stock(p);
 
 	if (!sk)
 		return true;
@@ -148,7 +110,14 @@ static void fs_note_flood(struct fs_net *fn, const struct fs_packet *p,
 		WRITE_ONCE(fn->flood_until, jiffies + 2 * HZ + TCP_SYNCOOKIE_VALID);
 }
 
-static void fs_syn(struct fs_net *fn, const struct fs_packet *p)
+/**
+ * fs_syn() - give a SYN to this CPU's local listener
+ * @fn: the namespace's state
+ * @p: the packet, its TCP header pulled; without a socket or with a TIME_WAIT
+ *
+ * Context: softirq, RCU read side.
+ */
+void fs_syn(struct fs_net *fn, const struct fs_packet *p)
 {
 	struct sock *parent = fs_lookup_listener(p);
 	struct fs_local *l;
@@ -160,15 +129,22 @@ static void fs_syn(struct fs_net *fn, const struct fs_packet *p)
 		fs_note_flood(fn, p, l);
 		fs_assign(p, l);
 		fs_count(fn, syn_local);
+		fs_count(fn, passive_local);
 	} else if (fs_listen_anywhere(parent)) {
 		fs_count(fn, syn_slow);
 	}
 }
 
-/* An ACK may complete a SYN cookie of this CPU's local listener. */
-static void fs_cookie(struct fs_net *fn, const struct fs_packet *p)
+/**
+ * fs_cookie() - give an ACK to the local listener whose SYN cookie it may complete
+ * @fn: the namespace's state
+ * @p: the packet, its TCP header pulled
+ *
+ * Context: softirq, RCU read side.
+ */
+void fs_cookie(struct fs_net *fn, const struct fs_packet *p)
 {
-	struct sock *sk = fs_lookup_established(p);
+	struct sock *sk = fs_established_stock(p);
 	struct fs_local *l;
 
 	if (sk) {
@@ -183,83 +159,4 @@ static void fs_cookie(struct fs_net *fn, const struct fs_packet *p)
 		fs_assign(p, l);
 		fs_count(fn, cookies);
 	}
-}
-
-static unsigned int fs_local_in(void *priv, struct sk_buff *skb,
-				const struct nf_hook_state *state)
-{
-	struct fs_packet p = { .net = state->net, .skb = skb, .pf = state->pf };
-	struct fs_net *fn = fs_net(state->net);
-	struct tcphdr buf;
-
-	/* Established, or somebody else's choice; but early demux finds TIME_WAIT. */
-	if ((skb->sk && skb->sk->sk_state != TCP_TIME_WAIT) ||
-	    skb->pkt_type != PACKET_HOST)
-		return NF_ACCEPT;
-	if (!READ_ONCE(fn->live) || !READ_ONCE(fn->listen_spawn))
-		return NF_ACCEPT;
-
-	if (state->pf == NFPROTO_IPV4) {
-		if (ip_hdr(skb)->protocol != IPPROTO_TCP ||
-		    ip_is_fragment(ip_hdr(skb)))
-			return NF_ACCEPT;
-		p.thoff = ip_hdrlen(skb);
-	} else {
-		/* With extension headers: the stock way. */
-		if (ipv6_hdr(skb)->nexthdr != IPPROTO_TCP)
-			return NF_ACCEPT;
-		p.thoff = sizeof(struct ipv6hdr);
-	}
-	p.th = skb_header_pointer(skb, p.thoff, sizeof(buf), &buf);
-	if (!p.th || p.th->doff < sizeof(buf) / 4 || p.th->rst || p.th->fin)
-		return NF_ACCEPT;
-	if (p.th->syn == p.th->ack)
-		return NF_ACCEPT;
-	if (p.th->ack && time_after(jiffies, READ_ONCE(fn->flood_until)))
-		return NF_ACCEPT;
-
-	if (!pskb_may_pull(skb, p.thoff + p.th->doff * 4))
-		return NF_ACCEPT;
-	p.th = (const struct tcphdr *)(skb->data + p.thoff);
-	if (state->pf == NFPROTO_IPV4) {
-		p.dif = inet_iif(skb);
-		p.sdif = inet_sdif(skb);
-	} else {
-		p.dif = inet6_iif(skb);
-		p.sdif = inet6_sdif(skb);
-	}
-
-	if (p.th->syn)
-		fs_syn(fn, &p);
-	else
-		fs_cookie(fn, &p);
-	return NF_ACCEPT;
-}
-
-static const struct nf_hook_ops fs_hooks[] = {
-	{
-		.hook = fs_local_in,
-		.pf = NFPROTO_IPV4,
-		.hooknum = NF_INET_LOCAL_IN,
-		.priority = NF_IP_PRI_LAST,
-	},
-#if IS_ENABLED(CONFIG_IPV6)
-	{
-		.hook = fs_local_in,
-		.pf = NFPROTO_IPV6,
-		.hooknum = NF_INET_LOCAL_IN,
-		.priority = NF_IP6_PRI_LAST,
-	},
-#endif
-};
-
-/* With a namespace's first local listener, so that others pay nothing. */
-int fs_syn_hook(struct net *net)
-{
-	return nf_register_net_hooks(net, fs_hooks, ARRAY_SIZE(fs_hooks));
-}
-
-void fs_syn_unhook(struct net *net)
-{
-	nf_unregister_net_hooks(net, fs_hooks, ARRAY_SIZE(fs_hooks));
 }

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The two netfilter hooks through which packets come in.
+ *
+ * Last in PRE_ROUTING, a packet of a connection that this CPU owns gets its
+ * socket and route from the CPU's table. Last, because then every rule has
+ * had its chance to rewrite the packet or to assign it (TPROXY), and what
+ * another one has assigned is left alone.
+ *
+ * Last in LOCAL_IN, a SYN gets its local listener: there it is known to be for
+ * this host and admitted by every rule. Packets of connections that the first
+ * hook did not find are counted there, too.
+ */
+#include <linux/netfilter.h>
+#include <linux/netfilter_bridge.h>
+#include <linux/netfilter_ipv4.h>
+#include <linux/netfilter_ipv6.h>
+#include <net/dst_metadata.h>
+#include <net/ip.h>
+#include <net/ipv6.h>
+#include <net/tcp.h>
+
+#include "local.h"
+
+/* The TCP header, or a copy in @buf; false: not TCP, or not plain. */
+static bool fs_packet(struct fs_packet *p, struct sk_buff *skb,
+		      const struct nf_hook_state *state, struct tcphdr *buf)
+{
+	if (skb->pkt_type != PACKET_HOST)
+		return false;
+	p->net = state->net;
+	p->skb = skb;
+	p->pf = state->pf;
+	if (state->pf == NFPROTO_IPV4) {
+		if (ip_hdr(skb)->protocol != IPPROTO_TCP ||
+		    ip_is_fragment(ip_hdr(skb)))
+			return false;
+		p->thoff = ip_hdrlen(skb);
+		p->dif = inet_iif(skb);
+		p->sdif = inet_sdif(skb);
+	} else {
+		/* With extension headers: the stock way. */
+		if (ipv6_hdr(skb)->nexthdr != IPPROTO_TCP)
+			return false;
+		p->thoff = sizeof(struct ipv6hdr);
+		p->dif = inet6_iif(skb);
+		p->sdif = inet6_sdif(skb);
+	}
+	p->th = skb_header_pointer(skb, p->thoff, sizeof(*buf), buf);
+	return p->th && p->th->doff >= sizeof(*buf) / 4;
+}
+
+/* The same conditions as early demux, which this precedes. */
+static unsigned int fs_pre_routing(void *priv, struct sk_buff *skb,
+				   const struct nf_hook_state *state)
+{
+	struct fs_net *fn = fs_net(state->net);
+	struct fs_packet p;
+	struct tcphdr buf;
+
+	if (skb->sk || !READ_ONCE(fn->filed) || !READ_ONCE(fn->established))
+		return NF_ACCEPT;
+	/* A VRF's packets come again, as the VRF's; a bridge's are not ours yet. */
+	if (netif_is_l3_slave(skb->dev) || nf_bridge_in_prerouting(skb))
+		return NF_ACCEPT;
+	/* Loopback brings its route; a tunnel's metadata is none. */
+	if (skb_dst(skb) && !skb_valid_dst(skb))
+		return NF_ACCEPT;
+	if (!fs_packet(&p, skb, state, &buf))
+		return NF_ACCEPT;
+	if (state->pf == NFPROTO_IPV4)
+		p.dif = skb->skb_iif;
+	fs_established_find(fn, &p);
+	return NF_ACCEPT;
+}
+
+static unsigned int fs_local_in(void *priv, struct sk_buff *skb,
+				const struct nf_hook_state *state)
+{
+	struct fs_net *fn = fs_net(state->net);
+	struct fs_packet p;
+	struct tcphdr buf;
+
+	/* fs_established_find() has assigned and counted it. */
+	if (skb->sk && skb->destructor == sock_efree)
+		return NF_ACCEPT;
+	if (!fs_packet(&p, skb, state, &buf))
+		return NF_ACCEPT;
+	if (READ_ONCE(fn->filed) && !(p.th->syn && !p.th->ack))
+		fs_established_count(fn, &p);
+
+	/* Established, or somebody else's choice; but early demux finds TIME_WAIT. */
+	if (skb->sk && skb->sk->sk_state != TCP_TIME_WAIT)
+		return NF_ACCEPT;
+	if (!READ_ONCE(fn->live) || !READ_ONCE(fn->listen_spawn))
+		return NF_ACCEPT;
+	if (p.th->rst || p.th->fin || p.th->syn == p.th->ack)
+		return NF_ACCEPT;
+	if (p.th->ack && time_after(jiffies, READ_ONCE(fn->flood_until)))
+		return NF_ACCEPT;
+
+	if (!pskb_may_pull(skb, p.thoff + p.th->doff * 4))
+		return NF_ACCEPT;
+	p.th = (const struct tcphdr *)(skb->data + p.thoff);
+	if (p.th->syn)
+		fs_syn(fn, &p);
+	else
+		fs_cookie(fn, &p);
+	return NF_ACCEPT;
+}
+
+static const struct nf_hook_ops fs_hooks[] = {
+	{
+		.hook = fs_pre_routing,
+		.pf = NFPROTO_IPV4,
+		.hooknum = NF_INET_PRE_ROUTING,
+		.priority = NF_IP_PRI_LAST,
+	},
+	{
+		.hook = fs_local_in,
+		.pf = NFPROTO_IPV4,
+		.hooknum = NF_INET_LOCAL_IN,
+		.priority = NF_IP_PRI_LAST,
+	},
+#if IS_ENABLED(CONFIG_IPV6)
+	{
+		.hook = fs_pre_routing,
+		.pf = NFPROTO_IPV6,
+		.hooknum = NF_INET_PRE_ROUTING,
+		.priority = NF_IP6_PRI_LAST,
+	},
+	{
+		.hook = fs_local_in,
+		.pf = NFPROTO_IPV6,
+		.hooknum = NF_INET_LOCAL_IN,
+		.priority = NF_IP6_PRI_LAST,
+	},
+#endif
+};
+
+/**
+ * fs_hook() - let a namespace's packets come through here
+ * @net: the namespace
+ *
+ * Called before its first local listener or core-local port, so that the
+ * others pay nothing; calls after the first do nothing.
+ *
+ * Context: process.
+ * Return: 0 or -ENOMEM.
+ */
+int fs_hook(struct net *net)
+{
+	struct fs_net *fn = fs_net(net);
+	int err = 0;
+
+	if (READ_ONCE(fn->hooked))
+		return 0;
+	mutex_lock(&fs_mutex);
+	if (!fn->hooked) {
+		err = nf_register_net_hooks(net, fs_hooks, ARRAY_SIZE(fs_hooks));
+		WRITE_ONCE(fn->hooked, !err);
+	}
+	mutex_unlock(&fs_mutex);
+	return err;
+}
+
+/* When the namespace or the module goes. */
+void fs_unhook(struct net *net)
+{
+	if (fs_net(net)->hooked)
+		nf_unregister_net_hooks(net, fs_hooks, ARRAY_SIZE(fs_hooks));
+}
