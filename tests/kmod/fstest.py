@@ -18,6 +18,8 @@ import traceback
 IOC_INFO = 0x8008F500
 IOC_SPAWN = 0xC010F501
 IOC_SYNC = 0x4008F502
+IOC_STEER = 0x4018F503
+STEER_PORT = 1
 CPU_ANY = -1
 CLONE_NEWNET = 0x40000000
 
@@ -115,6 +117,13 @@ def spawn(stack, parent, cpu=CPU_ANY):
 
 def sync(parent):
     ioctl(IOC_SYNC, struct.pack("iI", parent.fileno(), 0))
+
+
+def steer(device, cpus):
+    """The classes of @device's ports come to @cpus, as "nic setup" tells the module."""
+    classes = (ctypes.c_int32 * len(cpus))(*cpus)
+    ioctl(IOC_STEER, struct.pack("=IIIIQ", socket.if_nametoindex(device), STEER_PORT,
+                                 len(cpus), 0, ctypes.addressof(classes)))
 
 
 class Local(socket.socket):
@@ -251,6 +260,14 @@ def unshare_net(stack):
 
     stack.callback(back)
     run("ip", "link", "set", "lo", "up")
+
+
+def blackhole(low=32768, high=65535):
+    """In a fresh namespace: local ports, and a device that drops what goes to 10.99/16."""
+    run("ip", "link", "add", "blackhole", "type", "dummy")
+    run("ip", "addr", "add", "10.99.0.1/16", "dev", "blackhole")
+    run("ip", "link", "set", "blackhole", "up")
+    sysctl("net.ipv4.ip_local_port_range", "%d %d" % (low, high))
 
 
 def nft(stack, rules):

@@ -22,7 +22,7 @@ sys.path.insert(0, os.path.join(here, "..", "kmod"))
 from fstest import *  # noqa: E402,F403 pylint: disable=W,C
 
 REPLACE, RELEASE = 1, 2
-GIVEN, REAL = 0, errno.EOPNOTSUPP
+GIVEN, REAL = 0, -1     # the shim's answers beside errnos
 KEEPS = (errno.EINPROGRESS, errno.EINTR, errno.EALREADY, errno.EISCONN)
 
 
@@ -411,6 +411,144 @@ def signals(stack):
     addr = sockaddr(closed_port(stack))
     shim.reset(GIVEN)
     assert libc.shim_storm(addr, len(addr), 200) == 0
+
+
+def steered(stack, device="lo", cpus=(0, 1, 2, 3), **ports):
+    """A namespace whose ports that are n modulo 4 come to the nth of @cpus."""
+    unshare_net(stack)
+    blackhole(**ports)
+    steer(device, cpus)
+
+
+@case
+def local(stack):
+    """On each CPU, connections have ports that come to it, IPv4 and IPv6, blocking and not; nothing else is different."""
+    steered(stack)
+    for addr in ("127.0.0.1", "::1"):
+        parent = listener(stack, addr)
+        name = parent.getsockname()[:2]
+        shim.reset(REAL)
+        d = Delta()
+        for n in range(16):
+            family = socket.AF_INET6 if ":" in addr else socket.AF_INET
+            with on_cpu(n % 4):
+                sock = client(stack, family)
+                if n & 4:
+                    sock.setblocking(False)
+                    assert raw(sock, sockaddr(name)) == errno.EINPROGRESS
+                else:
+                    assert raw(sock, sockaddr(name)) == 0
+            assert port_of(sock) % 4 == n % 4 and port_of(sock) >= 32768
+            conn = stack.enter_context(take(parent))
+            assert conn.getpeername() == sock.getsockname()
+            talk(sock, conn)
+        assert (d.connect_local, d.connect_stock) == (16, 0)
+        assert shim.flags() == [0] * 16
+
+
+@case
+def threads(stack):
+    """Threads have the ports of their own CPUs."""
+    steered(stack, "blackhole")
+    shim.reset(REAL)
+    ports = {}
+
+    def connects(cpu):
+        os.sched_setaffinity(0, {cpu})
+        for _ in range(20):
+            with socket.socket() as sock:
+                sock.setblocking(False)
+                assert raw(sock, sockaddr(("10.99.0.2", 80))) == errno.EINPROGRESS
+                ports.setdefault(cpu, set()).add(port_of(sock) % 4)
+    each = [threading.Thread(target=connects, args=(cpu,)) for cpu in range(4)]
+    for thread in each:
+        thread.start()
+    for thread in each:
+        thread.join()
+    assert ports == {cpu: {cpu} for cpu in range(4)}
+
+
+@case
+def bound_local(stack):
+    """bind(addr, 0) leads to a core-local port; one that has been seen or chosen stays."""
+    steered(stack)
+    parent = listener(stack)
+    stack.enter_context(on_cpu(2))
+    for port in (0, 50001):
+        for look in (False, True):
+            shim.reset(REAL)
+            sock = client(stack)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(("127.0.0.1", port))
+            seen_port = sock.getsockname()[1] if look else port
+            sock.connect(parent.getsockname())
+            if seen_port:
+                assert port_of(sock) == seen_port
+            else:
+                assert port_of(sock) % 4 == 2
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.close()
+
+
+@case
+def given_back(stack):
+    """After a connect() that fails, the port is free and the socket as new."""
+    steered(stack)
+    gone = closed_port(stack)
+    stack.enter_context(on_cpu(1))
+    for err in (errno.ECONNREFUSED, errno.EPERM):
+        shim.reset(REAL)
+        d = Delta()
+        sock = client(stack)
+        if err == errno.EPERM:
+            shim.fail, shim.fail_errno = 1, err
+        assert raw(sock, sockaddr(gone)) == err
+        assert d.connect_local == 1 and shim.flags() == [0, RELEASE]
+        run("rmmod", "fastsocket")      # with nothing left to hold it
+        load()
+        assert port_of(sock) == 0 or err == errno.ECONNREFUSED
+        sock.bind(("127.0.0.1", 0))
+        sock.connect(listener(stack).getsockname())
+        steer("lo", range(4))
+
+
+@case
+def none_left(stack):
+    """When none of the core's ports is left, the stock allocator gives one of the others; EADDRNOTAVAIL comes when it says so."""
+    steered(stack, "blackhole", low=40000, high=40015)
+    addr = sockaddr(("10.99.0.2", 80))
+    shim.reset(REAL)
+    with on_cpu(3):
+        d = Delta()
+        ports = []
+        for _ in range(16):
+            sock = client(stack, kind=socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            assert raw(sock, addr) == errno.EINPROGRESS
+            ports.append(port_of(sock))
+        assert [port % 4 for port in ports[:4]] == [3] * 4, ports
+        assert sorted(ports) == list(range(40000, 40016))
+        assert (d.connect_local, d.connect_stock) == (4, 12)
+        assert raw(client(stack), addr) == errno.EADDRNOTAVAIL
+        # Another destination has them all again.
+        sock = client(stack, kind=socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        assert raw(sock, sockaddr(("10.99.0.3", 80))) == errno.EINPROGRESS
+        assert port_of(sock) % 4 == 3
+
+
+@case
+def switched_off(stack):
+    """net.fastsocket.receive_flow_deliver=0, or no port for the CPU: the stock allocator's, one question."""
+    steered(stack, "blackhole", cpus=(0, 1, 2, -1))
+    addr = sockaddr(("10.99.0.2", 80))
+    for cpu, deliver, counts in ((0, 1, (1, 0)), (3, 1, (0, 1)), (0, 0, (0, 0))):
+        shim.reset(REAL)
+        sysctl_for(stack, "net.fastsocket.receive_flow_deliver", deliver)
+        d = Delta()
+        with on_cpu(cpu):
+            sock = client(stack, kind=socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            assert raw(sock, addr) == errno.EINPROGRESS
+        assert (d.connect_local, d.connect_stock) == counts, (cpu, deliver)
+        assert shim.flags() == [0]
 
 
 load()
