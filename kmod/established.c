@@ -397,6 +397,24 @@ static void fs_file(struct fs_net *fn, struct sock *sk, int cpu,
 		fs_tick(core, HZ);
 }
 
+static void fs_sock_flow(const struct sock *sk, struct fs_flow *flow)
+{
+	*flow = (struct fs_flow){
+		.sport = sk->sk_dport,
+		.dport = htons(sk->sk_num),
+	};
+#if IS_ENABLED(CONFIG_IPV6)
+	if (sk->sk_family == AF_INET6 && !ipv6_addr_v4mapped(&sk->sk_v6_daddr)) {
+		flow->v6 = true;
+		flow->saddr = sk->sk_v6_daddr;
+		flow->daddr = sk->sk_v6_rcv_saddr;
+		return;
+	}
+#endif
+	flow->saddr.s6_addr32[0] = sk->sk_daddr;
+	flow->daddr.s6_addr32[0] = sk->sk_rcv_saddr;
+}
+
 /**
  * fs_established_accepted() - file a connection of a local listener
  * @fn: the namespace's state
@@ -412,24 +430,11 @@ static void fs_file(struct fs_net *fn, struct sock *sk, int cpu,
 void fs_established_accepted(struct fs_net *fn, struct sock *sk, int cpu,
 			     gfp_t gfp)
 {
-	struct fs_flow flow = {
-		.sport = sk->sk_dport,
-		.dport = htons(sk->sk_num),
-	};
+	struct fs_flow flow;
 
 	if (!READ_ONCE(fn->established))
 		return;
-#if IS_ENABLED(CONFIG_IPV6)
-	if (sk->sk_family == AF_INET6 && !ipv6_addr_v4mapped(&sk->sk_v6_daddr)) {
-		flow.v6 = true;
-		flow.saddr = sk->sk_v6_daddr;
-		flow.daddr = sk->sk_v6_rcv_saddr;
-	} else
-#endif
-	{
-		flow.saddr.s6_addr32[0] = sk->sk_daddr;
-		flow.daddr.s6_addr32[0] = sk->sk_rcv_saddr;
-	}
+	fs_sock_flow(sk, &flow);
 	fs_file(fn, sk, cpu, FS_PASSIVE, fs_hash(sock_net(sk), &flow), gfp);
 }
 

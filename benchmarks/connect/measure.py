@@ -56,7 +56,7 @@ def measure(ports=8192, levels=(0, 50, 90, 95, 99), batches=9, count=40):
     with contextlib.ExitStack() as stack:
         unshare_net(stack)
         blackhole(LOW, LOW + ports - 1)
-        steer("blackhole", range(CLASSES))
+        steer(socket.if_nametoindex("blackhole"), STEER_PORT, range(CLASSES))
         stock = Filler(stack, STOCK, "80")
         local = Filler(stack, LOCAL, "80", "local")
         for level in levels:

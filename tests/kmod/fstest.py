@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """What the module's tests share: KTAP output, the ioctls, the statistics, and
 clients that connect from a chosen CPU (over loopback a SYN is processed on
-the CPU of the task that sends it)."""
+the CPU of the task that sends it), or over a virtual multi-queue card."""
 
 import contextlib
 import ctypes
@@ -19,7 +19,9 @@ IOC_INFO = 0x8008F500
 IOC_SPAWN = 0xC010F501
 IOC_SYNC = 0x4008F502
 IOC_STEER = 0x4018F503
-STEER_PORT = 1
+IOC_PORT = 0x4018F504
+STEER_OFF, STEER_PORT, STEER_RSS = range(3)
+PORT_REPLACE, PORT_RELEASE = 1, 2
 CPU_ANY = -1
 CLONE_NEWNET = 0x40000000
 
@@ -119,11 +121,44 @@ def sync(parent):
     ioctl(IOC_SYNC, struct.pack("iI", parent.fileno(), 0))
 
 
-def steer(device, cpus):
-    """The classes of @device's ports come to @cpus, as "nic setup" tells the module."""
-    classes = (ctypes.c_int32 * len(cpus))(*cpus)
-    ioctl(IOC_STEER, struct.pack("=IIIIQ", socket.if_nametoindex(device), STEER_PORT,
-                                 len(cpus), 0, ctypes.addressof(classes)))
+def steer(ifindex, mode, cpus=()):
+    """Tell the module how a device has been set up."""
+    array = (ctypes.c_int32 * max(1, len(cpus)))(*cpus)
+    ioctl(IOC_STEER, struct.pack("IIIIQ", ifindex, mode, len(cpus), 0,
+                                 ctypes.addressof(array)))
+
+
+def sockaddr(addr, port):
+    """A struct sockaddr_in or sockaddr_in6."""
+    if ":" in addr:
+        return (struct.pack("=H", socket.AF_INET6) + struct.pack("!HI", port, 0) +
+                socket.inet_pton(socket.AF_INET6, addr) + bytes(4))
+    return (struct.pack("=H", socket.AF_INET) + struct.pack("!H", port) +
+            socket.inet_pton(socket.AF_INET, addr) + bytes(8))
+
+
+def core_port(sock, addr, port, flags=0):
+    """Give @sock a core-local port for connecting to @addr, @port."""
+    name = ctypes.create_string_buffer(sockaddr(addr, port))
+    ioctl(IOC_PORT, struct.pack("iIQII", sock.fileno(), flags,
+                                ctypes.addressof(name), len(name) - 1, 0))
+
+
+def release_port(sock):
+    ioctl(IOC_PORT, struct.pack("iIQII", sock.fileno(), PORT_RELEASE, 0, 0, 0))
+
+
+def core_connect(stack, addr, port, cpu, setup=None):
+    """connect() from @cpu by a core-local port."""
+    family = socket.AF_INET6 if ":" in addr else socket.AF_INET
+    sock = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+    sock.settimeout(5)
+    if setup:
+        setup(sock)
+    with on_cpu(cpu):
+        core_port(sock, addr, port)
+        sock.connect((addr, port))
+    return sock
 
 
 class Local(socket.socket):
@@ -217,6 +252,11 @@ def table(name):
     return [dict(zip(head, row)) for row in rows]
 
 
+def filed():
+    """Connections in the established tables, of all namespaces."""
+    return sum(int(row["connections"]) for row in table("established"))
+
+
 def stats():
     """The sums over all CPUs."""
     total = {}
@@ -298,3 +338,116 @@ def wire(stack, name, subnet, device="wire"):
     run("ip", "-n", name, "addr", "add", subnet + ".2/24", "dev", "eth0")
     run("ip", "-n", name, "link", "set", "eth0", "up")
     run("ip", "-n", name, "route", "add", "default", "via", subnet + ".1")
+
+
+@contextlib.contextmanager
+def in_netns(name):
+    """Sockets made and files opened inside are of the network namespace @name."""
+    here = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    there = os.open("/run/netns/" + name, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if libc.setns(there, CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "setns")
+        yield
+    finally:
+        libc.setns(here, CLONE_NEWNET)
+        os.close(there)
+        os.close(here)
+
+
+def nic_load(**params):
+    if not os.path.exists("/sys/module/rssnic"):
+        run("insmod", os.environ["FASTSOCKET_NIC_KO"],
+            *("%s=%s" % item for item in params.items()))
+
+
+def nic_param(name, value):
+    with open("/sys/module/rssnic/parameters/" + name, "w") as f:
+        f.write(str(value))
+
+
+def sysfs_here(stack):
+    """Have /sys show this network namespace's devices until the case ends."""
+    run("mount", "-t", "sysfs", "sysfs", "/sys")
+    stack.callback(run, "umount", "/sys")
+
+
+def nic_add(stack, device="nic0", queues=0, lacks=""):
+    """A pair of cards, @device and its peer (with a "p"), made in this namespace."""
+    nic_load()
+    nic_param("queues", queues)
+    nic_param("lacks", lacks)
+    run("ip", "link", "add", device, "type", "rssnic")
+    stack.callback(run, "ip", "link", "del", device, check=False)
+    nic_param("queues", 0)
+    nic_param("lacks", "")
+
+
+def subnet6(subnet):
+    """The IPv6 network beside @subnet, up to the "::"."""
+    return "fd00:%s::" % subnet.replace(".", ":")
+
+
+def nic_wire(stack, name, subnet, device="nic0", queues=0, lacks=""):
+    """As wire(), over multi-queue cards, and with IPv6 (subnet6()) as well."""
+    run("ip", "netns", "add", name)
+    stack.callback(run, "ip", "netns", "del", name, check=False)
+    nic_add(stack, device, queues, lacks)
+    run("ip", "link", "set", device + "p", "netns", name, "name", "eth0")
+    for host, where, dev in ((1, (), device), (2, ("-n", name), "eth0")):
+        run("ip", *where, "addr", "add", "%s.%d/24" % (subnet, host), "dev", dev)
+        run("ip", *where, "addr", "add", "%s%d/64" % (subnet6(subnet), host),
+            "dev", dev, "nodad")
+        run("ip", *where, "link", "set", dev, "up")
+    run("ip", "-n", name, "route", "add", "default", "via", subnet + ".1")
+    run("ip", "-n", name, "route", "add", "default", "via", subnet6(subnet) + "1")
+
+
+def ethtool(*args, netns=None, check=True):
+    where = ("ip", "netns", "exec", netns) if netns else ()
+    return run(*where, "ethtool", *args, check=check)
+
+
+def nic_stats(dev, netns=None):
+    """What ethtool -S says."""
+    lines = ethtool("-S", dev, netns=netns).splitlines()[1:]
+    return {name.strip(): int(value) for name, value in
+            (line.rsplit(":", 1) for line in lines)}
+
+
+def queue_counts(dev, what="rx_queue_%d_packets", netns=None):
+    """A counter of each queue, in order."""
+    stats_ = nic_stats(dev, netns)
+    return [stats_[what % n] for n in range(len(stats_)) if what % n in stats_]
+
+
+def nic_irqs(dev):
+    """The interrupts of the device's queues, in order; @dev as it was named when set up."""
+    found = {}
+    with open("/proc/interrupts") as f:
+        for line in f:
+            words = line.split()
+            if words[-1].startswith(dev + "-TxRx-"):
+                found[int(words[-1].rsplit("-", 1)[1])] = int(words[0].rstrip(":"))
+    return [found[n] for n in sorted(found)]
+
+
+def irq_counts(irq):
+    """How often an interrupt has happened, by CPU."""
+    with open("/proc/interrupts") as f:
+        cpus = len(f.readline().split())
+        for line in f:
+            words = line.split()
+            if words[0] == "%d:" % irq:
+                return [int(w) for w in words[1:cpus + 1]]
+    raise AssertionError("no interrupt %d" % irq)
+
+
+def irq_affinity(irq, cpus=None):
+    """Read, or set, which CPUs an interrupt may go to ("0-2,4")."""
+    path = "/proc/irq/%d/smp_affinity_list" % irq
+    if cpus is not None:
+        with open(path, "w") as f:
+            f.write(str(cpus))
+    with open(path) as f:
+        return f.read().strip()

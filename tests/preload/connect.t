@@ -21,7 +21,7 @@ here = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(here, "..", "kmod"))
 from fstest import *  # noqa: E402,F403 pylint: disable=W,C
 
-REPLACE, RELEASE = 1, 2
+REPLACE, RELEASE = PORT_REPLACE, PORT_RELEASE
 GIVEN, REAL = 0, -1     # the shim's answers beside errnos
 KEEPS = (errno.EINPROGRESS, errno.EINTR, errno.EALREADY, errno.EISCONN)
 
@@ -56,14 +56,6 @@ def client(stack, family=socket.AF_INET, kind=socket.SOCK_STREAM):
     return stack.enter_context(socket.socket(family, kind))
 
 
-def sockaddr(name):
-    if ":" in name[0]:
-        return struct.pack("=H2sI16sI", socket.AF_INET6, struct.pack("!H", name[1]), 0,
-                           socket.inet_pton(socket.AF_INET6, name[0]), 0)
-    return struct.pack("=H2s4s8x", socket.AF_INET, struct.pack("!H", name[1]),
-                       socket.inet_aton(name[0]))
-
-
 def raw(sock, addr, length=None):
     """What connect() returns, 0 or errno; a success leaves errno alone."""
     ctypes.set_errno(77)
@@ -87,7 +79,7 @@ def asks(stack):
             shim.reset(GIVEN)
             sock = client(stack, family, kind)
             want = errno.EINPROGRESS if kind & socket.SOCK_NONBLOCK else 0
-            assert raw(sock, sockaddr(name)) == want
+            assert raw(sock, sockaddr(*name)) == want
             assert (shim.flags(), shim.connects) == ([0], 1)
             sock.settimeout(5)
             assert sock.getpeername()[:2] == name
@@ -101,19 +93,19 @@ def answers(stack):
                 errno.EOPNOTSUPP, errno.EAGAIN, errno.ENXIO, errno.EADDRNOTAVAIL,
                 errno.EFAULT, errno.ENOMEM, errno.ENETUNREACH, errno.EACCES, errno.EPERM):
         shim.reset(err)
-        assert raw(client(stack), sockaddr(name)) == 0
+        assert raw(client(stack), sockaddr(*name)) == 0
         assert (shim.flags(), shim.connects) == ([0], 1), err
 
 
 @case
 def failures(stack):
     """A connect() that fails keeps its errno and gives the port back."""
-    addr = sockaddr(closed_port(stack))
+    addr = sockaddr(*closed_port(stack))
     shim.reset(GIVEN)
     assert raw(client(stack), addr) == errno.ECONNREFUSED
     assert (shim.flags(), shim.connects) == ([0, RELEASE], 1)
     shim.reset(GIVEN)
-    assert raw(client(stack), sockaddr(("192.0.2.1", 80))) == errno.ENETUNREACH
+    assert raw(client(stack), sockaddr(*("192.0.2.1", 80))) == errno.ENETUNREACH
     assert (shim.flags(), shim.connects) == ([0, RELEASE], 1)
     for err in (errno.EPERM, errno.EACCES, errno.ETIMEDOUT, errno.EINVAL):
         shim.reset(GIVEN)
@@ -125,7 +117,7 @@ def failures(stack):
 @case
 def under_way(stack):
     """A connection that is under way keeps its port."""
-    addr = sockaddr(closed_port(stack))
+    addr = sockaddr(*closed_port(stack))
     for err in KEEPS:
         shim.reset(GIVEN)
         shim.fail, shim.fail_errno = 1, err
@@ -140,7 +132,7 @@ def taken(stack):
     for fails in range(6):
         shim.reset(GIVEN)
         shim.fail, shim.fail_errno = fails, errno.EADDRNOTAVAIL
-        got = raw(client(stack), sockaddr(name))
+        got = raw(client(stack), sockaddr(*name))
         assert got == (errno.EADDRNOTAVAIL if fails > 4 else 0)
         want = [0, RELEASE] * fails + [0]
         assert shim.flags() == want[:8], (fails, shim.flags())
@@ -169,9 +161,9 @@ def bound_failing(stack):
     sock = client(stack)
     sock.bind(("127.0.0.1", 0))
     shim.fail, shim.fail_errno = 1, errno.EPERM
-    assert raw(sock, sockaddr(name)) == errno.EPERM
+    assert raw(sock, sockaddr(*name)) == errno.EPERM
     shim.fail, shim.fail_errno = 1, errno.EADDRNOTAVAIL
-    assert raw(sock, sockaddr(name)) == 0
+    assert raw(sock, sockaddr(*name)) == 0
     assert shim.flags() == [REPLACE, REPLACE, RELEASE, REPLACE]
 
 
@@ -243,9 +235,9 @@ def seen_by_child(stack):
     sock.bind(("127.0.0.1", 0))
     pid = os.fork()
     if not pid:
-        os._exit(0 if raw(sock, sockaddr(name)) == 0 and shim.flags() == [0] else 1)
+        os._exit(0 if raw(sock, sockaddr(*name)) == 0 and shim.flags() == [0] else 1)
     assert os.waitpid(pid, 0)[1] == 0
-    assert raw(sock, sockaddr(name)) == errno.EISCONN and shim.flags() == [0]
+    assert raw(sock, sockaddr(*name)) == errno.EISCONN and shim.flags() == [0]
 
 
 @case
@@ -286,8 +278,8 @@ def untouched(stack):
         mptcp = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262))
         mptcp.connect(name)
     shim.reset(GIVEN)
-    assert raw(client(stack), sockaddr(name), 15) == errno.EINVAL
-    assert raw(client(stack), sockaddr(name), 129) == errno.EINVAL
+    assert raw(client(stack), sockaddr(*name), 15) == errno.EINVAL
+    assert raw(client(stack), sockaddr(*name), 129) == errno.EINVAL
     assert (shim.asked, shim.connects) == (0, 2)
 
 
@@ -298,10 +290,10 @@ def unspec(stack):
     shim.reset(REAL)
     sock = client(stack)
     for _ in range(3):
-        assert raw(sock, sockaddr(name)) == 0
+        assert raw(sock, sockaddr(*name)) == 0
         assert raw(sock, struct.pack("=H14x", socket.AF_UNSPEC)) == 0
     sock.connect(name)
-    assert raw(sock, sockaddr(name)) == errno.EISCONN
+    assert raw(sock, sockaddr(*name)) == errno.EISCONN
 
 
 @case
@@ -408,7 +400,7 @@ def unloaded(stack):
 @case
 def signals(stack):
     """connect() in a signal handler, at any moment of another: each has its own errno."""
-    addr = sockaddr(closed_port(stack))
+    addr = sockaddr(*closed_port(stack))
     shim.reset(GIVEN)
     assert libc.shim_storm(addr, len(addr), 200) == 0
 
@@ -417,7 +409,7 @@ def steered(stack, device="lo", cpus=(0, 1, 2, 3), **ports):
     """A namespace whose ports that are n modulo 4 come to the nth of @cpus."""
     unshare_net(stack)
     blackhole(**ports)
-    steer(device, cpus)
+    steer(socket.if_nametoindex(device), STEER_PORT, cpus)
 
 
 @case
@@ -435,9 +427,9 @@ def local(stack):
                 sock = client(stack, family)
                 if n & 4:
                     sock.setblocking(False)
-                    assert raw(sock, sockaddr(name)) == errno.EINPROGRESS
+                    assert raw(sock, sockaddr(*name)) == errno.EINPROGRESS
                 else:
-                    assert raw(sock, sockaddr(name)) == 0
+                    assert raw(sock, sockaddr(*name)) == 0
             assert port_of(sock) % 4 == n % 4 and port_of(sock) >= 32768
             conn = stack.enter_context(take(parent))
             assert conn.getpeername() == sock.getsockname()
@@ -458,7 +450,7 @@ def threads(stack):
         for _ in range(20):
             with socket.socket() as sock:
                 sock.setblocking(False)
-                assert raw(sock, sockaddr(("10.99.0.2", 80))) == errno.EINPROGRESS
+                assert raw(sock, sockaddr(*("10.99.0.2", 80))) == errno.EINPROGRESS
                 ports.setdefault(cpu, set()).add(port_of(sock) % 4)
     each = [threading.Thread(target=connects, args=(cpu,)) for cpu in range(4)]
     for thread in each:
@@ -502,21 +494,21 @@ def given_back(stack):
         sock = client(stack)
         if err == errno.EPERM:
             shim.fail, shim.fail_errno = 1, err
-        assert raw(sock, sockaddr(gone)) == err
+        assert raw(sock, sockaddr(*gone)) == err
         assert d.connect_local == 1 and shim.flags() == [0, RELEASE]
         run("rmmod", "fastsocket")      # with nothing left to hold it
         load()
         assert port_of(sock) == 0 or err == errno.ECONNREFUSED
         sock.bind(("127.0.0.1", 0))
         sock.connect(listener(stack).getsockname())
-        steer("lo", range(4))
+        steer(1, STEER_PORT, range(4))
 
 
 @case
 def none_left(stack):
     """When none of the core's ports is left, the stock allocator gives one of the others; EADDRNOTAVAIL comes when it says so."""
     steered(stack, "blackhole", low=40000, high=40015)
-    addr = sockaddr(("10.99.0.2", 80))
+    addr = sockaddr(*("10.99.0.2", 80))
     shim.reset(REAL)
     with on_cpu(3):
         d = Delta()
@@ -531,7 +523,7 @@ def none_left(stack):
         assert raw(client(stack), addr) == errno.EADDRNOTAVAIL
         # Another destination has them all again.
         sock = client(stack, kind=socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        assert raw(sock, sockaddr(("10.99.0.3", 80))) == errno.EINPROGRESS
+        assert raw(sock, sockaddr(*("10.99.0.3", 80))) == errno.EINPROGRESS
         assert port_of(sock) % 4 == 3
 
 
@@ -539,7 +531,7 @@ def none_left(stack):
 def switched_off(stack):
     """net.fastsocket.receive_flow_deliver=0, or no port for the CPU: the stock allocator's, one question."""
     steered(stack, "blackhole", cpus=(0, 1, 2, -1))
-    addr = sockaddr(("10.99.0.2", 80))
+    addr = sockaddr(*("10.99.0.2", 80))
     for cpu, deliver, counts in ((0, 1, (1, 0)), (3, 1, (0, 1)), (0, 0, (0, 0))):
         shim.reset(REAL)
         sysctl_for(stack, "net.fastsocket.receive_flow_deliver", deliver)
