@@ -33,6 +33,7 @@ help:
 	@echo 'make demo         unmodified nginx, plain and with fastsocket, in a VM'
 	@echo '                  (KERNEL=6.1|6.12, VCPUS=4, ACCEL=auto|kvm|tcg)'
 	@echo 'make check        every test, in VMs with kernels $(KERNELS)'
+	@echo 'make bench-connect what connect() costs when ports run short, in VMs'
 	@echo 'make lint         sparse, checkpatch and man page checks'
 	@echo 'make clean        remove what was built'
 
@@ -111,7 +112,7 @@ vm-modules:
 	done
 
 # What the tests run beside the servers; "next" is a library of a release to come.
-test-programs: build/load build/errnos
+test-programs: build/load build/errnos build/connect build/shim.so
 	@mkdir -p build/next/preload build/next/kmod/uapi
 	@cp -u preload/*.c preload/*.h preload/Makefile build/next/preload/
 	@sed 's/^\(#define FASTSOCKET_VERSION\).*/\1 99/' kmod/uapi/fastsocket.h >build/next/kmod/uapi/fastsocket.h
@@ -122,12 +123,21 @@ build/errnos: tests/preload/errnos.c
 build/load build/errnos:
 	@mkdir -p build
 	$(CC) -O2 -Wall -Wextra -o $@ $<
+build/connect: benchmarks/connect/connect.c kmod/uapi/fastsocket.h
+	@mkdir -p build
+	$(CC) -O2 -Wall -Wextra -Ikmod/uapi -o $@ $<
+build/shim.so: tests/preload/shim.c kmod/uapi/fastsocket.h
+	@mkdir -p build
+	$(CC) -O2 -Wall -Wextra -Ikmod/uapi -shared -fPIC -o $@ $<
 
 setup:
 	@tests/setup
 
 check: setup
 	@tests/check $(KERNELS)
+
+bench-connect: setup
+	@benchmarks/connect/run $(KERNELS)
 
 demo: setup
 	@tests/demo/demo
@@ -141,4 +151,4 @@ clean:
 	rm -rf build
 
 .PHONY: all help kmod kmod-build nic nic-build kdir user install install-user uninstall \
-	dkms-source dkms-install dkms-uninstall vm-modules test-programs setup check demo lint clean
+	dkms-source dkms-install dkms-uninstall vm-modules test-programs setup check bench-connect demo lint clean

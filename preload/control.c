@@ -12,14 +12,27 @@
 
 #include "fsocket.h"
 
+/* What connect() may expect; others ask anew each time. */
+enum { UNKNOWN, SERVES, OLD, ABSENT };
+static int module;
+
+static void module_is(int what)
+{
+	if (__atomic_load_n(&module, __ATOMIC_RELAXED) != what)
+		__atomic_store_n(&module, what, __ATOMIC_RELAXED);
+}
+
 static int call(unsigned long cmd, void *arg)
 {
 	int fd = syscall(SYS_openat, AT_FDCWD, FASTSOCKET_DEVICE,
 			 O_RDWR | O_CLOEXEC);
 	int ret, saved;
 
-	if (fd < 0)
+	if (fd < 0) {
+		if (errno != EMFILE && errno != ENFILE && errno != ENOMEM)
+			module_is(ABSENT);
 		return -1;
+	}
 	ret = ioctl(fd, cmd, arg);
 	saved = errno;
 	syscall(SYS_close, fd);
@@ -32,9 +45,12 @@ int control_info(struct fastsocket_info *info)
 	if (call(FASTSOCKET_IOC_INFO, info))
 		return -1;
 	if (info->version != FASTSOCKET_VERSION) {
+		module_is(ABSENT);
 		errno = EPROTO;
 		return -1;
 	}
+	if (__atomic_load_n(&module, __ATOMIC_RELAXED) != OLD)
+		module_is(SERVES);
 	return 0;
 }
 
@@ -84,4 +100,28 @@ void control_sync(int listen_fd)
 
 	call(FASTSOCKET_IOC_SYNC, &arg);
 	errno = saved;
+}
+
+/* Whether there is a module to ask for ports. errno is the caller's. */
+bool control_ports(void)
+{
+	if (__atomic_load_n(&module, __ATOMIC_RELAXED) == UNKNOWN)
+		control_check();
+	return __atomic_load_n(&module, __ATOMIC_RELAXED) == SERVES;
+}
+
+int control_port(int fd, unsigned int flags, const struct sockaddr *addr,
+		 socklen_t len)
+{
+	struct fastsocket_port arg = {
+		.fd = fd,
+		.flags = flags,
+		.addr = (uintptr_t)addr,
+		.addrlen = len,
+	};
+	int ret = call(FASTSOCKET_IOC_PORT, &arg);
+
+	if (ret && errno == ENOTTY)
+		module_is(OLD);
+	return ret;
 }

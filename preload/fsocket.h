@@ -26,6 +26,9 @@ int control_info(struct fastsocket_info *info);
 void control_check(void);
 int control_spawn(int listen_fd, int *cpu);
 void control_sync(int listen_fd);
+bool control_ports(void);
+int control_port(int fd, unsigned int flags, const struct sockaddr *addr,
+		 socklen_t len);
 
 /* affinity.c: the CPU of a worker */
 int affinity_cpu(void);
@@ -63,9 +66,21 @@ void listener_drop(int fd);
 void listener_duped(int from, int to);
 int listener_max(void);
 
+/* port.c: the port that connect() gets */
+void port_init(void);
+void port_bound(int fd, const struct sockaddr *addr, socklen_t len);
+void port_seen(int fd);
+void port_all_seen(void);
+int port_connect(int fd, const struct sockaddr *addr, socklen_t len);
+
 /* intercept.c: libc's own functions */
 struct real {
 	int (*listen)(int, int);
+	int (*bind)(int, const struct sockaddr *, socklen_t);
+	int (*connect)(int, const struct sockaddr *, socklen_t);
+	int (*getsockname)(int, struct sockaddr *, socklen_t *);
+	ssize_t (*sendmsg)(int, const struct msghdr *, int);
+	int (*sendmmsg)(int, struct mmsghdr *, unsigned int, int);
 	int (*epoll_ctl)(int, int, int, struct epoll_event *);
 	int (*epoll_wait)(int, struct epoll_event *, int, int);
 	int (*epoll_pwait)(int, struct epoll_event *, int, int, const sigset_t *);

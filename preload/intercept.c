@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * The libc functions that the library stands in front of. Each does what libc
- * does, with its errno; what is not about a listener goes straight through.
+ * does, with its errno; what is about neither a listener nor connect() goes
+ * straight through.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -26,6 +27,11 @@ static void resolve(void)
 {
 #define GET(name) table.name = dlsym(RTLD_NEXT, #name)
 	GET(listen);
+	GET(bind);
+	GET(connect);
+	GET(getsockname);
+	GET(sendmsg);
+	GET(sendmmsg);
 	GET(epoll_ctl);
 	GET(epoll_wait);
 	GET(epoll_pwait);
@@ -67,6 +73,7 @@ __attribute__((constructor)) static void start(void)
 	if (set && !strcmp(set, "off"))
 		return;
 	listener_init();
+	port_init();
 	on = true;
 }
 
@@ -106,8 +113,50 @@ API int listen(int fd, int backlog)
 {
 	int ret = real()->listen(fd, backlog);
 
-	if (!ret && on)
+	if (!ret && on) {
+		port_seen(fd);
 		listener_listen(fd);
+	}
+	return ret;
+}
+
+API int bind(int fd, const struct sockaddr *addr, socklen_t len)
+{
+	int ret = real()->bind(fd, addr, len);
+
+	if (!ret && on)
+		port_bound(fd, addr, len);
+	return ret;
+}
+
+API int getsockname(int fd, struct sockaddr *addr, socklen_t *len)
+{
+	port_seen(fd);
+	return real()->getsockname(fd, addr, len);
+}
+
+API int connect(int fd, const struct sockaddr *addr, socklen_t len)
+{
+	return on ? port_connect(fd, addr, len) : real()->connect(fd, addr, len);
+}
+
+/* Control data may hand descriptors to another process. */
+API ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
+{
+	ssize_t ret = real()->sendmsg(fd, msg, flags);
+
+	if (ret >= 0 && msg->msg_controllen)
+		port_all_seen();
+	return ret;
+}
+
+API int sendmmsg(int fd, struct mmsghdr *msgs, unsigned int n, int flags)
+{
+	int ret = real()->sendmmsg(fd, msgs, n, flags);
+
+	for (int i = 0; i < ret; i++)
+		if (msgs[i].msg_hdr.msg_controllen)
+			port_all_seen();
 	return ret;
 }
 
@@ -314,12 +363,18 @@ API void closefrom(int first)
 		closed(from, ~0U);
 }
 
+static void duped(int from, int to)
+{
+	port_seen(from);
+	listener_duped(from, to);
+}
+
 API int dup(int fd)
 {
 	int ret = real()->dup(fd);
 
 	if (ret >= 0 && on)
-		listener_duped(fd, ret);
+		duped(fd, ret);
 	return ret;
 }
 
@@ -336,7 +391,7 @@ static void replaced(int from, int to, int ret)
 		return;
 	if (kind_here(to) == KIND_LISTENER || kind_here(to) == KIND_EPOLL)
 		listener_closed(to);
-	listener_duped(from, to);
+	duped(from, to);
 }
 
 API int dup2(int from, int to)
@@ -364,7 +419,7 @@ static int fcntl_any(int fd, int cmd, void *arg)
 	int ret = real()->fcntl(fd, cmd, arg);
 
 	if (ret >= 0 && on && (cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC))
-		listener_duped(fd, ret);
+		duped(fd, ret);
 	return ret;
 }
 

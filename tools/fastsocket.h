@@ -43,6 +43,7 @@ struct table {
 
 int table_read(struct table *t, const char *path);
 void table_free(struct table *t);
+bool table_has(const struct table *t, const char *col);
 const char *table_str(const struct table *t, size_t row, const char *col);
 unsigned long long table_num(const struct table *t, size_t row, const char *col);
 

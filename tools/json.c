@@ -92,6 +92,19 @@ static void add_cpus_json(struct json_object *obj, const struct snapshot *s,
 		json_object_put(rates);
 }
 
+/* NULL, which is null, before the first packet and without the columns. */
+static struct json_object *packet_share(const struct snapshot *s, const char *local,
+					const char *remote, const char *missed)
+{
+	double n = total(s, NULL, local);
+	double all = n + total(s, NULL, remote) + total(s, NULL, missed);
+
+	if (!table_has(&s->stats, local) || !table_has(&s->stats, remote) ||
+	    !table_has(&s->stats, missed) || all <= 0)
+		return NULL;
+	return decimal(n / all, 6);
+}
+
 static void add_listeners_json(struct json_object *obj, const struct snapshot *s,
 			       const struct processes *ps)
 {
@@ -161,6 +174,10 @@ void print_json(const struct snapshot *s, const struct snapshot *old,
 				 json_object_new_int(s->listen_spawn));
 	add_cpus_json(obj, s, old);
 	add(obj, "local_share", all > 0 ? decimal(local / all, 6) : NULL);
+	add(obj, "passive_share", packet_share(s, "passive_local", "passive_remote",
+					       "passive_missed"));
+	add(obj, "active_share", packet_share(s, "active_local", "active_remote",
+					      "active_missed"));
 	add_listeners_json(obj, s, ps);
 	add_programs_json(obj, s, progs);
 	add(obj, "unreadable_processes", u64(ps->unreadable));

@@ -97,6 +97,16 @@ void table_free(struct table *t)
 	memset(t, 0, sizeof(*t));
 }
 
+bool table_has(const struct table *t, const char *col)
+{
+	size_t i;
+
+	for (i = 0; i < t->cols; i++)
+		if (!strcmp(t->head[i], col))
+			return true;
+	return false;
+}
+
 /* A column that this kernel does not have reads as "". */
 const char *table_str(const struct table *t, size_t row, const char *col)
 {

@@ -135,6 +135,114 @@ static void print_cpus(const struct snapshot *s, const struct snapshot *old)
 	grid_print(g);
 }
 
+/* Of the connections that programs accept, and of those that they make. */
+static const char * const packet_cols[2][3] = {
+	{ "passive_local", "passive_remote", "passive_missed" },
+	{ "active_local", "active_remote", "active_missed" },
+};
+
+static const char * const connect_cols[] = { "connect_local", "connect_stock" };
+
+static bool has_all(const struct snapshot *s, const char * const *cols, size_t n)
+{
+	while (n--)
+		if (!table_has(&s->stats, cols[n]))
+			return false;
+	return true;
+}
+
+/* A cell of the column, or of its sum below the last line: "-" without it. */
+static char *cell(const struct snapshot *s, const struct snapshot *old, size_t row,
+		  const char *col)
+{
+	if (!table_has(&s->stats, col))
+		return xstrdup("-");
+	return number(row < s->stats.rows ? counter(s, old, row, col) :
+					    total(s, old, col), old);
+}
+
+static char *packet_share(const struct snapshot *s, const struct snapshot *old,
+			  size_t row, const char * const *cols)
+{
+	double v[3];
+	size_t i;
+
+	if (!has_all(s, cols, 3))
+		return xstrdup("-");
+	for (i = 0; i < 3; i++)
+		v[i] = row < s->stats.rows ? counter(s, old, row, cols[i]) :
+					     total(s, old, cols[i]);
+	return share(v[0], v[1], v[2]);
+}
+
+static bool idle(const struct snapshot *s, size_t row)
+{
+	unsigned long long sum = 0;
+	size_t i, j;
+
+	for (i = 0; i < 2; i++) {
+		for (j = 0; j < 3; j++)
+			sum += table_num(&s->stats, row, packet_cols[i][j]);
+		sum += table_num(&s->stats, row, connect_cols[i]);
+	}
+	return !sum;
+}
+
+static void print_packets(const struct snapshot *s, const struct snapshot *old)
+{
+	static const char * const head[] = {
+		"CPU", "PASSIVE-LOCAL", "REMOTE", "MISSED", "SHARE",
+		"ACTIVE-LOCAL", "REMOTE", "MISSED", "SHARE",
+		"CONNECT-LOCAL", "STOCK",
+	};
+	long present = sysconf(_SC_NPROCESSORS_CONF);
+	bool all[2] = { has_all(s, packet_cols[0], 3), has_all(s, packet_cols[1], 3) };
+	unsigned long long cpu;
+	struct grid *g;
+	size_t i, j, k;
+
+	if (!all[0] && !all[1] && !has_all(s, connect_cols, 2))
+		return;
+	printf("\nPackets of connections accepted (passive) and made (active)%s:\n",
+	       old ? ", per second" : "");
+	g = grid_new("rrrrrrrrrrr");
+	for (i = 0; i < sizeof(head) / sizeof(head[0]); i++)
+		grid_add(g, xstrdup(head[i]));
+	for (i = 0; i <= s->stats.rows; i++) {
+		if (i < s->stats.rows) {
+			cpu = table_num(&s->stats, i, "cpu");
+			if ((long)cpu >= present && idle(s, i))
+				continue;
+			grid_add(g, xasprintf("%llu", cpu));
+		} else {
+			grid_add(g, xstrdup("all"));
+		}
+		for (j = 0; j < 2; j++) {
+			for (k = 0; k < 3; k++)
+				grid_add(g, cell(s, old, i, packet_cols[j][k]));
+			grid_add(g, packet_share(s, old, i, packet_cols[j]));
+		}
+		for (j = 0; j < 2; j++)
+			grid_add(g, cell(s, old, i, connect_cols[j]));
+	}
+	grid_print(g);
+
+	printf("core-local packets:");
+	for (j = 0; j < 2; j++) {
+		double v[3];
+		char *text = packet_share(s, old, s->stats.rows, packet_cols[j]);
+
+		printf("%s %s %s", j ? "," : "", j ? "active" : "passive", text);
+		free(text);
+		if (!all[j])
+			continue;
+		for (k = 0; k < 3; k++)
+			v[k] = total(s, old, packet_cols[j][k]);
+		printf(" (%.0f of %.0f)", v[0], v[0] + v[1] + v[2]);
+	}
+	printf("\n");
+}
+
 /* "1-4,7", with the tail left out where it is long. */
 static char *ranges(const long *v, size_t n)
 {
@@ -227,6 +335,7 @@ static void print_text(const struct snapshot *s, const struct snapshot *old,
 	if (local + remote + slow > 0)
 		printf("Accepted on the core of the SYN: %s\n", text);
 	free(text);
+	print_packets(s, old);
 	print_programs(s, progs);
 	if (ps->unreadable)
 		printf("%zu process%s could not be looked into%s.\n", ps->unreadable,

@@ -354,11 +354,17 @@ has() {
 	cat "$tmp/out"
 	tr -s ' ' <"$tmp/out" | grep -qE -- "$pattern"
 }
+without() {
+	status >"$tmp/out"
+	cat "$tmp/out"
+	! grep -qE -- "$1" "$tmp/out"
+}
 if [ "$((w0 + 1))" = "$w1" ]; then workers="$w0,$w1"; else workers=".*"; fi
 ok "status: version and mode" has '^fastsocket 1.2.3, net.fastsocket.listen_spawn = 2: each worker' 
 ok "status: a core" has '^ *1 1 40 5 5 80\.0% 50 2 4 2$'
 ok "status: totals" has '^ *all 2 138 5 7 92\.0% 150 3 4 2$'
 ok "status: share" has '^Accepted on the core of the SYN: 92\.0%$'
+ok "status without counters of packets: no table of them" without 'PASSIVE|core-local packets'
 ok "status: workers" has "^fs-worker $workers 127\.0\.0\.1:$port 0,1 core-local$"
 ok "status: the master takes the slow path" has "^fs-master $master 127\.0\.0\.1:$port - slow path$"
 ok "status: a listener that does not use it" has "^fs-master $master \[::1\]:$port6 - not used$"
@@ -381,7 +387,7 @@ assert s["cpus"][1] == dict(
 assert s["totals"]["accept_local"] == 138 and s["totals"]["later"] == 15
 assert s["totals"]["listeners"] == 2 and s["totals"]["queue"] == 4
 assert abs(s["local_share"] - 0.92) < 1e-6
-assert "rates" not in s
+assert "rates" not in s and s["passive_share"] is None and s["active_share"] is None
 assert [l["state"] for l in s["listeners"]] == ["live", "live", "draining"]
 assert [l["processes"] for l in s["listeners"]] == [
     [dict(pid=w0, name="fs-worker", threads=1)],
@@ -398,6 +404,32 @@ assert programs["fs-master", "::1", port6]["connections"] == "not used"
 EOF
 }
 ok "status --json" json
+
+# A module that counts packets, and one between that counts some.
+cp "$tmp/proc/fastsocket/stats" "$tmp/before"
+packets="passive_local passive_remote passive_missed active_local active_remote active_missed connect_local connect_stock"
+sed "1s/\$/ $packets/; 2s/\$/ 900 60 40 0 0 0 7 0/; 3s/\$/ 99 1 0 30 20 10 5 2/" \
+	"$tmp/before" >"$tmp/proc/fastsocket/stats"
+ok "status: packets of a core" has '^ *1 99 1 0 99\.0% 30 20 10 50\.0% 5 2$'
+ok "status: packets of a core that has made no connection" has '^ *0 900 60 40 90\.0% 0 0 0 - 7 0$'
+ok "status: packets in all" has '^ *all 999 61 40 90\.8% 30 20 10 50\.0% 12 2$'
+ok "status: core-local packets" has \
+	'^core-local packets: passive 90\.8% \(999 of 1100\), active 50\.0% \(30 of 60\)$'
+packets_json() {
+	status --json | python3 -c '
+import json, sys
+s = json.load(sys.stdin)
+assert abs(s["passive_share"] - 999 / 1100) < 1e-6 and s["active_share"] == 0.5
+assert s["cpus"][1]["active_missed"] == 10 and s["totals"]["connect_local"] == 12
+'
+}
+ok "status --json: packets" packets_json
+sed "1s/\$/ passive_local passive_remote passive_missed/; 2s/\$/ 0 0 0/; 3s/\$/ 3 1 0/" \
+	"$tmp/before" >"$tmp/proc/fastsocket/stats"
+ok "status: columns that are not there" has '^ *all 3 1 0 75\.0% - - - - - -$'
+ok "status: a share that is not known" has \
+	'^core-local packets: passive 75\.0% \(3 of 4\), active -$'
+cp "$tmp/before" "$tmp/proc/fastsocket/stats"
 
 # Each frame once; the second one has rates of counters that have grown by then.
 watch() {
@@ -489,9 +521,9 @@ if command -v mandoc >/dev/null && command -v col >/dev/null; then
 	ok "fastsocket(8) has every option of status" documented status
 fi
 columns() {
-	for word in $(head -1 "$tmp/proc/fastsocket/stats" | sed 's/ later$//') \
+	for word in $(head -1 "$tmp/proc/fastsocket/stats" | sed 's/ later$//') $packets \
 		    $(head -1 "$tmp/proc/fastsocket/listeners"); do
-		grep -q "^\.It Sy $word$" "$top/Documentation/fastsocket.8" || {
+		grep -qE "^\.It Sy (.* , )?$word( ,.*)?$" "$top/Documentation/fastsocket.8" || {
 			echo "$word"
 			return 1
 		}

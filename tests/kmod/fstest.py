@@ -302,6 +302,14 @@ def unshare_net(stack):
     run("ip", "link", "set", "lo", "up")
 
 
+def blackhole(low=32768, high=65535):
+    """In a fresh namespace: local ports, and a device that drops what goes to 10.99/16."""
+    run("ip", "link", "add", "blackhole", "type", "dummy")
+    run("ip", "addr", "add", "10.99.0.1/16", "dev", "blackhole")
+    run("ip", "link", "set", "blackhole", "up")
+    sysctl("net.ipv4.ip_local_port_range", "%d %d" % (low, high))
+
+
 def nft(stack, rules):
     """Rules in a table of their own, gone when the case ends."""
     run("nft", "add", "table", "inet", "fstest")

@@ -180,6 +180,69 @@ static void close_calls(int fd)
 	SHOW(close(fd));
 }
 
+/* Nothing here gets a connection: what becomes of one is no errno. */
+static void client_calls(const char *name, int fd)
+{
+	struct sockaddr_in own = {
+		.sin_family = AF_INET,
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+	};
+	struct sockaddr_in closed = {
+		.sin_family = AF_INET,
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+		.sin_port = htons(1),
+	};
+	struct sockaddr_in nowhere = {
+		.sin_family = AF_INET,
+		.sin_addr.s_addr = htonl(0xf0000001),
+		.sin_port = htons(1),
+	};
+	struct sockaddr_in6 six = { .sin6_family = AF_INET6, .sin6_port = htons(1) };
+	struct sockaddr none = { .sa_family = AF_UNSPEC };
+	struct mmsghdr many = {};
+	struct msghdr empty = {};
+	struct sockaddr_storage got;
+	socklen_t len = sizeof(got), negative = -1;
+	volatile socklen_t huge = -1;
+
+	what = name;
+	SHOW(connect(fd, NULL, 0));
+	SHOW(connect(fd, NULL, sizeof(closed)));
+	SHOW(connect(fd, BAD, sizeof(closed)));
+	SHOW(connect(fd, (struct sockaddr *)&closed, 2));
+	SHOW(connect(fd, (struct sockaddr *)&closed, sizeof(got) + 1));
+	SHOW(connect(fd, (struct sockaddr *)&closed, huge));
+	SHOW(connect(fd, &none, sizeof(none)));
+	SHOW(bind(fd, NULL, sizeof(own)));
+	SHOW(bind(fd, BAD, sizeof(own)));
+	SHOW(bind(fd, (struct sockaddr *)&own, 2));
+	SHOW(bind(fd, (struct sockaddr *)&own, huge));
+	SHOW(connect(fd, (struct sockaddr *)&nowhere, sizeof(nowhere)));
+	SHOW(connect(fd, (struct sockaddr *)&closed, sizeof(closed)));
+	SHOW(connect(fd, &none, sizeof(none)));
+	SHOW(bind(fd, (struct sockaddr *)&own, sizeof(own)));
+	SHOW(bind(fd, (struct sockaddr *)&own, sizeof(own)));
+	SHOW(connect(fd, (struct sockaddr *)&nowhere, sizeof(nowhere)));
+	SHOW(connect(fd, (struct sockaddr *)&closed, sizeof(closed)));
+	SHOW(connect(fd, (struct sockaddr *)&closed, sizeof(closed)));
+	SHOW(connect(fd, (struct sockaddr *)&six, sizeof(six)));
+	SHOW(connect(fd, &none, sizeof(none)));
+	SHOW(getsockname(fd, NULL, NULL));
+	SHOW(getsockname(fd, BAD, &len));
+	SHOW(getsockname(fd, (struct sockaddr *)&got, BAD));
+	SHOW(getsockname(fd, (struct sockaddr *)&got, &negative));
+	SHOW(sendmsg(fd, NULL, MSG_NOSIGNAL));
+	SHOW(sendmsg(fd, BAD, MSG_NOSIGNAL));
+	SHOW(sendmsg(fd, &empty, MSG_NOSIGNAL));
+	SHOW(sendmmsg(fd, NULL, 1, MSG_NOSIGNAL));
+	SHOW(sendmmsg(fd, &many, 0, MSG_NOSIGNAL));
+	SHOW(sendmmsg(fd, &many, 1, MSG_NOSIGNAL));
+	SHOW(listen(fd, 1));
+	SHOW(connect(fd, (struct sockaddr *)&closed, sizeof(closed)));
+	SHOW(close(fd));
+	SHOW(connect(fd, (struct sockaddr *)&closed, sizeof(closed)));
+}
+
 static void every_call(const char *name, int fd)
 {
 	what = name;
@@ -211,5 +274,15 @@ int main(void)
 	every_call("no descriptor", 60);
 	every_call("-1", -1);
 	every_call("beyond all", 1 << 20);
+
+	client_calls("TCP client", socket(AF_INET, SOCK_STREAM, 0));
+	client_calls("non-blocking client", socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
+	client_calls("IPv6 client", socket(AF_INET6, SOCK_STREAM, 0));
+	client_calls("UDP client", socket(AF_INET, SOCK_DGRAM, 0));
+	client_calls("Unix client", socket(AF_UNIX, SOCK_STREAM, 0));
+	if (!pipe(pipes))
+		client_calls("pipe", pipes[0]);
+	client_calls("no descriptor", 60);
+	client_calls("-1", -1);
 	return 0;
 }
