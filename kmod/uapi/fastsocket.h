@@ -83,9 +83,84 @@ struct fastsocket_sync {
 	__u32 flags;
 };
 
+/* fastsocket_steer.mode: how a device decides which CPU a packet comes to. */
+#define FASTSOCKET_STEER_OFF	0	/* nothing known */
+#define FASTSOCKET_STEER_PORT	1	/* by the destination port (ntuple, xdp) */
+#define FASTSOCKET_STEER_RSS	2	/* by the Toeplitz hash of the 4-tuple */
+
+/*
+ * Destination ports with this bit belong to the class that their low bits
+ * name; the others, where services listen, are spread by RSS.
+ */
+#define FASTSOCKET_PORT_CLASSES	0x8000
+
+/**
+ * struct fastsocket_steer - tell how a device has been set up to steer
+ * @ifindex: in, the device, in the caller's network namespace
+ * @mode: in, FASTSOCKET_STEER_*
+ * @count: in, entries of @cpus. STEER_PORT: number of classes, a power of 2,
+ *	at most 4096; STEER_RSS: number of rx queues, at most 4096; STEER_OFF: 0
+ * @flags: in, must be 0
+ * @cpus: in, user address of @count __s32: the CPU that a class or rx queue
+ *	is processed on, -1 where none is
+ *
+ * Replaces what was told of the device before. Forgotten when the device or
+ * the module goes, or with STEER_OFF. In STEER_RSS, the hash key and the
+ * indirection table are read from the device, now and when they change.
+ * A class or queue of which @cpus has no CPU is not used for connections.
+ *
+ * Errors: EPERM without CAP_NET_ADMIN in the namespace; ENODEV no such device;
+ * EINVAL @mode, @count, @flags or a CPU is out of range; EOPNOTSUPP STEER_RSS
+ * on a device that does not show its key or does not hash by Toeplitz over
+ * both ports; EFAULT, ENOMEM.
+ */
+struct fastsocket_steer {
+	__u32 ifindex;
+	__u32 mode;
+	__u32 count;
+	__u32 flags;
+	__u64 cpus;
+};
+
+/* fastsocket_port.flags */
+#define FASTSOCKET_PORT_REPLACE	1	/* what bind(addr, 0) chose nobody has seen */
+#define FASTSOCKET_PORT_RELEASE	2	/* connect() failed: give it back */
+
+/**
+ * struct fastsocket_port - give a socket a core-local port before connect()
+ * @fd: in, a TCP socket that is about to connect
+ * @flags: in, FASTSOCKET_PORT_*
+ * @addr: in, user address of the destination, as for connect()
+ * @addrlen: in, its length
+ * @pad: in, must be 0
+ *
+ * Chooses a port to which the replies from @addr come to the CPU that calls,
+ * and binds @fd to it as connect() would have. The application sees no
+ * difference: the port is not locked, and connect() still decides whether
+ * the connection is allowed and made. With PORT_RELEASE the port goes back if
+ * the socket is still unconnected; @addr is not looked at.
+ *
+ * Errors, after each of which plain connect() is right: EBADF, ENOTSOCK;
+ * EPROTONOSUPPORT not TCP over IPv4 or IPv6; EINVAL @flags or @pad;
+ * EOPNOTSUPP the application has bound a port, or the socket or @addr is of a
+ * kind that is left to the stock kernel; EAGAIN switched off by
+ * net.fastsocket.receive_flow_deliver; ENXIO no class or queue of the route's
+ * device comes to this CPU; EADDRNOTAVAIL none of this CPU's ports is left
+ * towards @addr; EFAULT, ENOMEM, and what the route lookup says.
+ */
+struct fastsocket_port {
+	__s32 fd;
+	__u32 flags;
+	__u64 addr;
+	__u32 addrlen;
+	__u32 pad;
+};
+
 #define FASTSOCKET_IOC_MAGIC	0xF5
 #define FASTSOCKET_IOC_INFO	_IOR(FASTSOCKET_IOC_MAGIC, 0, struct fastsocket_info)
 #define FASTSOCKET_IOC_SPAWN	_IOWR(FASTSOCKET_IOC_MAGIC, 1, struct fastsocket_spawn)
 #define FASTSOCKET_IOC_SYNC	_IOW(FASTSOCKET_IOC_MAGIC, 2, struct fastsocket_sync)
+#define FASTSOCKET_IOC_STEER	_IOW(FASTSOCKET_IOC_MAGIC, 3, struct fastsocket_steer)
+#define FASTSOCKET_IOC_PORT	_IOW(FASTSOCKET_IOC_MAGIC, 4, struct fastsocket_port)
 
 #endif /* _UAPI_FASTSOCKET_H */
