@@ -9,6 +9,7 @@ KDIR ?= /lib/modules/$(shell uname -r)/build
 KVER = $(shell sed -n 's/^.define UTS_RELEASE "\(.*\)"/\1/p' \
 	$(KDIR)/include/generated/utsrelease.h 2>/dev/null)
 KBUILD_DIR = build/kmod-$(KVER)
+NIC_DIR = build/nic-$(KVER)
 
 prefix ?= /usr/local
 sbindir ?= $(prefix)/sbin
@@ -38,13 +39,24 @@ help:
 kmod: kdir
 	@$(MAKE) --no-print-directory kmod-build
 
-# A copy of the sources per kernel, so that builds for several do not mix.
+# The module of the virtual network cards that the tests have.
+nic: kdir
+	@$(MAKE) --no-print-directory nic-build
+
+# Of the sources $(1), in a copy $(2) per kernel, so that builds for several do not mix.
 # BTF is made from vmlinux, which Debian's headers do not have.
-kmod-build:
-	@mkdir -p $(KBUILD_DIR)
-	@cp -ru kmod/. $(KBUILD_DIR)/
-	$(MAKE) -C $(KDIR) M=$(CURDIR)/$(KBUILD_DIR) W=1 FASTSOCKET_RELEASE=$(VERSION) \
+define build-module
+	@mkdir -p $(2)
+	@cp -ru $(1)/. $(2)/
+	$(MAKE) -C $(KDIR) M=$(CURDIR)/$(2) W=1 FASTSOCKET_RELEASE=$(VERSION) \
 		$(if $(wildcard $(KDIR)/vmlinux),,CONFIG_DEBUG_INFO_BTF_MODULES=) modules
+endef
+
+kmod-build:
+	$(call build-module,kmod,$(KBUILD_DIR))
+
+nic-build:
+	$(call build-module,tests/nic,$(NIC_DIR))
 
 kdir:
 	@test -e $(KDIR)/Makefile || { \
@@ -94,8 +106,8 @@ dkms-uninstall:
 vm-modules:
 	@for series in $(KERNELS); do \
 		version=$$(tests/vm/kernel $$series) || exit 1; \
-		echo "building the module for $$version"; \
-		$(MAKE) --no-print-directory -s kmod KDIR=/lib/modules/$$version/build || exit 1; \
+		echo "building the modules for $$version"; \
+		$(MAKE) --no-print-directory -s kmod nic KDIR=/lib/modules/$$version/build || exit 1; \
 	done
 
 # What the tests run beside the servers; "next" is a library of a release to come.
@@ -128,5 +140,5 @@ clean:
 	$(MAKE) -C tools clean
 	rm -rf build
 
-.PHONY: all help kmod kmod-build kdir user install install-user uninstall \
+.PHONY: all help kmod kmod-build nic nic-build kdir user install install-user uninstall \
 	dkms-source dkms-install dkms-uninstall vm-modules test-programs setup check demo lint clean

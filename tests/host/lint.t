@@ -23,19 +23,26 @@ say()	# OK NAME OUTPUT
 }
 
 echo "KTAP version 1"
-echo "1..$((2 * 2 + 2))"
+echo "1..$((2 * 4 + 2))"
+
+# TARGET of the Makefile, its VARIABLE for where to build, and the MODULE that it makes
+builds()
+{
+	local dir=build/lint-$1-$version out
+	rm -rf "$dir"
+	out=$(make -s "$1" KDIR="/lib/modules/$version/build" "$2=$dir" C=2 2>&1 |
+		grep -E 'warning|error|Error')
+	[ -z "$out" ] && [ -e "$dir/$3.ko" ]
+	say $? "$series: $3 builds with W=1 and sparse without a warning" "$out"
+	out=$(modinfo -F depends "$dir/$3.ko"; nm -u "$dir/$3.ko" | grep kallsyms)
+	[ -z "$(tr -d ' \n' <<<"$out")" ]
+	say $? "$series: $3 needs no other module and looks no symbol up" "$out"
+}
 
 for series in 6.1 6.12; do
 	version=$(tests/vm/kernel "$series") || exit 1
-	dir=build/lint-$version
-	rm -rf "$dir"
-	out=$(make -s kmod KDIR="/lib/modules/$version/build" KBUILD_DIR="$dir" C=2 2>&1 |
-		grep -E 'warning|error|Error')
-	[ -z "$out" ] && [ -e "$dir/fastsocket.ko" ]
-	say $? "$series: the module builds with W=1 and sparse without a warning" "$out"
-	out=$(modinfo -F depends "$dir/fastsocket.ko"; nm -u "$dir/fastsocket.ko" | grep kallsyms)
-	[ -z "$(tr -d ' \n' <<<"$out")" ]
-	say $? "$series: the module needs no other and looks no symbol up" "$out"
+	builds kmod KBUILD_DIR fastsocket
+	builds nic NIC_DIR rssnic
 done
 
 tools=build/checkpatch
@@ -53,8 +60,8 @@ checkpatch()	# IGNORE FILE...
 	(cd $tools && mkdir -p include && perl scripts/checkpatch.pl --root=. --no-tree --strict \
 		--terse --no-summary --show-types --ignore "$ignore" -f "${@/#/$tree/}" 2>&1)
 }
-out=$(checkpatch $module kmod/*.[ch] kmod/uapi/*.h
-	checkpatch $user preload/*.[ch] tools/*.[ch] tests/*/*.c)
+out=$(checkpatch $module kmod/*.[ch] kmod/uapi/*.h tests/nic/*.[ch]
+	checkpatch $user preload/*.[ch] tools/*.[ch] $(find tests -name '*.c' ! -path 'tests/nic/*'))
 [ -z "$out" ]
 say $? "checkpatch --strict has nothing to say but what Documentation/limits.rst lists" "$out"
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """What the module's tests share: KTAP output, the ioctls, the statistics, and
 clients that connect from a chosen CPU (over loopback a SYN is processed on
-the CPU of the task that sends it)."""
+the CPU of the task that sends it), or over a virtual multi-queue card."""
 
 import contextlib
 import ctypes
@@ -281,3 +281,110 @@ def wire(stack, name, subnet, device="wire"):
     run("ip", "-n", name, "addr", "add", subnet + ".2/24", "dev", "eth0")
     run("ip", "-n", name, "link", "set", "eth0", "up")
     run("ip", "-n", name, "route", "add", "default", "via", subnet + ".1")
+
+
+@contextlib.contextmanager
+def in_netns(name):
+    """Sockets made and files opened inside are of the network namespace @name."""
+    here = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    there = os.open("/run/netns/" + name, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if libc.setns(there, CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "setns")
+        yield
+    finally:
+        libc.setns(here, CLONE_NEWNET)
+        os.close(there)
+        os.close(here)
+
+
+def nic_load(**params):
+    if not os.path.exists("/sys/module/rssnic"):
+        run("insmod", os.environ["FASTSOCKET_NIC_KO"],
+            *("%s=%s" % item for item in params.items()))
+
+
+def nic_param(name, value):
+    with open("/sys/module/rssnic/parameters/" + name, "w") as f:
+        f.write(str(value))
+
+
+def nic_add(stack, device="nic0", queues=0, lacks=""):
+    """A pair of cards, @device and its peer (with a "p"), made in this namespace."""
+    nic_load()
+    nic_param("queues", queues)
+    nic_param("lacks", lacks)
+    run("ip", "link", "add", device, "type", "rssnic")
+    stack.callback(run, "ip", "link", "del", device, check=False)
+    nic_param("queues", 0)
+    nic_param("lacks", "")
+
+
+def subnet6(subnet):
+    """The IPv6 network beside @subnet, up to the "::"."""
+    return "fd00:%s::" % subnet.replace(".", ":")
+
+
+def nic_wire(stack, name, subnet, device="nic0", queues=0, lacks=""):
+    """As wire(), over multi-queue cards, and with IPv6 (subnet6()) as well."""
+    run("ip", "netns", "add", name)
+    stack.callback(run, "ip", "netns", "del", name, check=False)
+    nic_add(stack, device, queues, lacks)
+    run("ip", "link", "set", device + "p", "netns", name, "name", "eth0")
+    for host, where, dev in ((1, (), device), (2, ("-n", name), "eth0")):
+        run("ip", *where, "addr", "add", "%s.%d/24" % (subnet, host), "dev", dev)
+        run("ip", *where, "addr", "add", "%s%d/64" % (subnet6(subnet), host),
+            "dev", dev, "nodad")
+        run("ip", *where, "link", "set", dev, "up")
+    run("ip", "-n", name, "route", "add", "default", "via", subnet + ".1")
+    run("ip", "-n", name, "route", "add", "default", "via", subnet6(subnet) + "1")
+
+
+def ethtool(*args, netns=None, check=True):
+    where = ("ip", "netns", "exec", netns) if netns else ()
+    return run(*where, "ethtool", *args, check=check)
+
+
+def nic_stats(dev, netns=None):
+    """What ethtool -S says."""
+    lines = ethtool("-S", dev, netns=netns).splitlines()[1:]
+    return {name.strip(): int(value) for name, value in
+            (line.rsplit(":", 1) for line in lines)}
+
+
+def queue_counts(dev, what="rx_queue_%d_packets", netns=None):
+    """A counter of each queue, in order."""
+    stats_ = nic_stats(dev, netns)
+    return [stats_[what % n] for n in range(len(stats_)) if what % n in stats_]
+
+
+def nic_irqs(dev):
+    """The interrupts of the device's queues, in order; @dev as it was named when set up."""
+    found = {}
+    with open("/proc/interrupts") as f:
+        for line in f:
+            words = line.split()
+            if words[-1].startswith(dev + "-TxRx-"):
+                found[int(words[-1].rsplit("-", 1)[1])] = int(words[0].rstrip(":"))
+    return [found[n] for n in sorted(found)]
+
+
+def irq_counts(irq):
+    """How often an interrupt has happened, by CPU."""
+    with open("/proc/interrupts") as f:
+        cpus = len(f.readline().split())
+        for line in f:
+            words = line.split()
+            if words[0] == "%d:" % irq:
+                return [int(w) for w in words[1:cpus + 1]]
+    raise AssertionError("no interrupt %d" % irq)
+
+
+def irq_affinity(irq, cpus=None):
+    """Read, or set, which CPUs an interrupt may go to ("0-2,4")."""
+    path = "/proc/irq/%d/smp_affinity_list" % irq
+    if cpus is not None:
+        with open(path, "w") as f:
+            f.write(str(cpus))
+    with open(path) as f:
+        return f.read().strip()
