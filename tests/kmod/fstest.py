@@ -309,6 +309,12 @@ def nic_param(name, value):
         f.write(str(value))
 
 
+def sysfs_here(stack):
+    """Have /sys show this network namespace's devices until the case ends."""
+    run("mount", "-t", "sysfs", "sysfs", "/sys")
+    stack.callback(run, "umount", "/sys")
+
+
 def nic_add(stack, device="nic0", queues=0, lacks=""):
     """A pair of cards, @device and its peer (with a "p"), made in this namespace."""
     nic_load()

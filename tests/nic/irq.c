@@ -166,7 +166,8 @@ int rssnic_irqs_alloc(struct rssnic *nic)
 	int err, cpu = -1;
 	unsigned int i;
 
-	nic->irq_base = irq_alloc_descs(-1, 1, nic->max_queues, NUMA_NO_NODE);
+	/* No owner: an interrupt in use is not to keep the module from being removed. */
+	nic->irq_base = __irq_alloc_descs(-1, 1, nic->max_queues, NUMA_NO_NODE, NULL, NULL);
 	if (nic->irq_base < 0)
 		return nic->irq_base;
 	for (i = 0; i < nic->max_queues; i++) {
