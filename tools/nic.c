@@ -428,12 +428,12 @@ static void say_path(const struct nic *nic)
 }
 
 /* Keep what is there, unless an earlier setup has. */
-static int save(struct nic *nic, const struct knobs *now)
+static void save(struct nic *nic, const struct knobs *now)
 {
 	size_t i;
 
 	if (nic->saved)
-		return 0;
+		return;
 	for (i = 0; i < now->n; i++) {
 		const struct knob *k = &now->k[i];
 
@@ -442,16 +442,16 @@ static int save(struct nic *nic, const struct knobs *now)
 			continue;
 		knobs_put(&nic->original, k->kind, k->index, k->name, k->value);
 	}
-	return 0;
 }
 
 /* 0; 1 if the device does not do it after all, and nothing has been changed. */
-static int carry_out(struct nic *nic, struct plan *plan, const struct knobs *now,
+static int carry_out(struct nic *nic, struct plan *plan, struct knobs *now,
 		     const struct knobs *target, bool dry)
 {
 	unsigned int changes, undone;
 	char *why, *mode = nic->mode;
 	bool first = !nic->saved;
+	size_t i;
 
 	if (dry) {
 		if (nic_apply(nic, target, "set", APPLY_DRY, &changes))
@@ -472,6 +472,13 @@ static int carry_out(struct nic *nic, struct plan *plan, const struct knobs *now
 	}
 	why = xstrdup(nic->error);
 	nic_note(nic, "%s; undoing what has been done", why);
+	for (i = 0; i < nic->original.n; i++) {
+		const struct knob *k = &nic->original.k[i];
+
+		/* Of queues that were not there when @now was taken. */
+		if (k->kind == KNOB_IRQ && !knobs_get(now, k))
+			knobs_put(now, k->kind, k->index, k->name, k->value);
+	}
 	if (nic_apply(nic, now, "undo", APPLY_GOING_ON, &undone))
 		errx(EXIT_FAILURE, "%s: not all could be undone; what was there before is saved in %s",
 		     nic->name, nic->state_path);
@@ -494,7 +501,7 @@ static bool of_steering(enum knob_kind kind)
 	       kind == KNOB_MODULE;
 }
 
-static bool try(struct nic *nic, struct plan *plan, const struct knobs *now,
+static bool try(struct nic *nic, struct plan *plan, struct knobs *now,
 		const struct nic_args *args)
 {
 	bool auto_ = args->steer == STEER_AUTO, module = false;

@@ -591,8 +591,15 @@ static int set_ntuple(struct nic *nic, const char *value)
 		.feature = "rx-ntuple-filter",
 	};
 	bool on, fixed;
-	int ret = set(nic, ETHTOOL_MSG_FEATURES_SET, &r);
+	int ret;
 
+	/* Without the feature, the driver would drop them. */
+	if (!r.value && !ethtool_rules(nic) && nic->slots_used) {
+		nic_note(nic, "ntuple filters stay on, for %u rule%s that setup has not made",
+			 nic->slots_used, nic->slots_used == 1 ? "" : "s");
+		return 0;
+	}
+	ret = set(nic, ETHTOOL_MSG_FEATURES_SET, &r);
 	/* The kernel takes what it can, and that may be nothing. */
 	if (!ret)
 		ret = ethtool_feature(nic, NULL, r.feature, &on, &fixed);

@@ -530,10 +530,23 @@ static int take_away(struct nic *nic, struct run *run, const struct knobs *fresh
 	return ret;
 }
 
-static int set_kind(struct nic *nic, struct run *run, enum knob_kind kind,
-		    const struct knobs *fresh, const struct knobs *now,
-		    const struct knobs *target, bool going_on)
+/* How many rx queues there will be; where that cannot be set, no matter. */
+static unsigned int queues_of(const struct knobs *target)
 {
+	const char *rx = knobs_first(target, KNOB_RX_CHANNELS);
+	const char *combined = knobs_first(target, KNOB_COMBINED);
+
+	if (!rx && !combined)
+		return -1;
+	return (rx ? strtoul(rx, NULL, 10) : 0) +
+	       (combined ? strtoul(combined, NULL, 10) : 0);
+}
+
+/* An interrupt can be set by its name only as long as its queue is there. */
+static int set_leaving(struct nic *nic, struct run *run, const struct knobs *fresh,
+		       const struct knobs *target, bool going_on)
+{
+	unsigned int queues = queues_of(target);
 	const char *old;
 	int ret = 0;
 	size_t i;
@@ -541,7 +554,47 @@ static int set_kind(struct nic *nic, struct run *run, enum knob_kind kind,
 	for (i = 0; !ret && i < target->n; i++) {
 		const struct knob *k = &target->k[i];
 
-		if (k->kind != kind)
+		if (k->kind != KNOB_IRQ || k->index < queues)
+			continue;
+		old = knobs_get(fresh, k);
+		if (!old || !strcmp(old, k->value))
+			continue;
+		say(nic, run, k, old);
+		ret = set_one(nic, run, k, going_on);
+	}
+	return ret;
+}
+
+/* Save how the interrupts of queues that setup has made were found. */
+static int save_new_irqs(struct nic *nic, const struct knobs *now)
+{
+	bool found = false;
+	size_t i;
+
+	for (i = 0; nic->saved && i < now->n; i++) {
+		const struct knob *k = &now->k[i];
+
+		if (k->kind != KNOB_IRQ || knobs_get(&nic->original, k))
+			continue;
+		knobs_put(&nic->original, k->kind, k->index, k->name, k->value);
+		found = true;
+	}
+	return found ? state_write(nic) : 0;
+}
+
+static int set_kind(struct nic *nic, struct run *run, enum knob_kind kind,
+		    const struct knobs *fresh, const struct knobs *now,
+		    const struct knobs *target, bool going_on)
+{
+	unsigned int queues = queues_of(target);
+	const char *old;
+	int ret = 0;
+	size_t i;
+
+	for (i = 0; !ret && i < target->n; i++) {
+		const struct knob *k = &target->k[i];
+
+		if (k->kind != kind || (kind == KNOB_IRQ && k->index >= queues))
 			continue;
 		old = knobs_get(fresh, k);
 		if (is_made(kind) && kind != KNOB_XDP && old && strcmp(old, k->value))
@@ -583,6 +636,8 @@ int nic_apply(struct nic *nic, const struct knobs *target, const char *verb,
 
 	nic_snapshot(nic, &fresh);
 	ret = take_away(nic, &run, &fresh, target, going_on);
+	if (!ret)
+		ret = set_leaving(nic, &run, &fresh, target, going_on);
 	for (kind = 0; !ret && kind <= KNOB_RX_RING; kind++) {
 		unsigned int before = run.changes;
 
@@ -593,8 +648,10 @@ int nic_apply(struct nic *nic, const struct knobs *target, const char *verb,
 		remade |= run.changes != before;
 	}
 	/* Queues that are made anew have forgotten what was said of them. */
-	if (remade && !run.dry && !ret)
+	if (remade && !run.dry && !ret) {
 		nic_snapshot(nic, &later);
+		ret = save_new_irqs(nic, &later);
+	}
 	for (; !ret && kind < KNOBS; kind++)
 		ret = set_kind(nic, &run, kind, &fresh, later.n ? &later : &fresh,
 			       target, going_on);

@@ -33,12 +33,18 @@ struct ports {
 	__be16 dest;
 };
 
-/* Multiply and fold, as often as there are words. */
 static __always_inline __u32 mix(__u32 hash, __u32 word)
 {
-	hash ^= word;
-	hash *= 0x9e3779b1;
+	hash = (hash ^ word) * 0x9e3779b1;
 	return hash ^ hash >> 15;
+}
+
+/* Each bit of the result depends on every bit of @hash. */
+static __always_inline __u32 finish(__u32 hash)
+{
+	hash = (hash ^ hash >> 16) * 0x85ebca6b;
+	hash = (hash ^ hash >> 13) * 0xc2b2ae35;
+	return hash ^ hash >> 16;
 }
 
 SEC("xdp")
@@ -82,7 +88,7 @@ int fastsocket_xdp(struct xdp_md *ctx)
 	if (dest & PORT_CLASSES)
 		nth = dest & config.class_mask;
 	else
-		nth = mix(hash, (__u32)ports->source << 16 | ports->dest);
+		nth = finish(mix(hash, (__u32)ports->source << 16 | ports->dest));
 	nth %= config.n_cpus;
 	cpu = config.cpu[nth & (STEER_CPUS - 1)];
 	if (cpu == bpf_get_smp_processor_id())
