@@ -363,7 +363,7 @@ def nic_load(**params):
 
 def nic_param(name, value):
     with open("/sys/module/rssnic/parameters/" + name, "w") as f:
-        f.write(str(value))
+        f.write("%s\n" % value)    # an empty write would not be one
 
 
 def sysfs_here(stack):
