@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-2.0
+"""An unmodified HAProxy before an nginx in another namespace, and a witness
+that is not fastsocket's: on which CPU the kernel processes the packets of the
+proxy's connections, and on which CPU their owners run."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+
+from nginx import Nginx
+
+CONFIG = """
+global
+    nbthread {threads}
+    {main}
+    stats socket {dir}/sock mode 600 level admin
+defaults
+    mode http
+    timeout client 20s
+    timeout server 20s
+    timeout connect 20s
+    option httpclose
+frontend clients
+    bind {addr}:{port} shards 1
+    default_backend servers
+backend servers
+    {backend}
+    server nginx {server}:{server_port}
+"""
+
+
+class Haproxy:
+    """Start on construction, stop() at the end."""
+
+    def __init__(self, addr, port, server, server_port, threads=4, main="",
+                 backend="", command=(), env=None):
+        self.dir = tempfile.mkdtemp(prefix="fs-haproxy-")
+        config = os.path.join(self.dir, "haproxy.cfg")
+        with open(config, "w") as f:
+            f.write(CONFIG.format(threads=threads, main=main, dir=self.dir, addr=addr,
+                                  port=port, backend=backend, server=server,
+                                  server_port=server_port))
+        self.log = open(os.path.join(self.dir, "stderr"), "w+")
+        self.process = subprocess.Popen([*command, shutil.which("haproxy"), "-f", config],
+                                        env=env, stdout=self.log, stderr=self.log)
+        end = time.monotonic() + 30
+        while not self.listens(addr, port):
+            if self.process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError("HAProxy does not start: " + self.stderr())
+            time.sleep(0.05)
+
+    @staticmethod
+    def listens(addr, port):
+        return addr in subprocess.run(["ss", "-Hltn", "sport = :%d" % port], text=True,
+                                      stdout=subprocess.PIPE, check=True).stdout
+
+    def stderr(self):
+        self.log.seek(0)
+        return self.log.read()
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.log.close()
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+
+# The owner is the CPU that accept() or connect() ran on. What comes before
+# accept() is judged when that happens. A socket's memory may be used again.
+WITNESS = """
+kprobe:sk_filter_trim_cap /((struct sock *)arg0)->__sk_common.skc_net.net->ns.inum == NETWORK &&
+                           ((struct sock *)arg0)->sk_protocol == 6/ {
+    if (@owner[arg0]) {
+        @all = sum(1);
+        if (@owner[arg0] == cpu + 1) { @here = sum(1); }
+    } else {
+        @early[arg0, cpu]++;
+    }
+}
+kretprobe:inet_csk_accept /retval && comm == "PROGRAM"/ {
+    @owner[retval] = cpu + 1;
+    @here = sum(@early[retval, cpu]);
+EARLY
+}
+kprobe:tcp_v4_connect,
+kprobe:tcp_v6_connect /comm == "PROGRAM"/ { @owner[arg0] = cpu + 1; }
+kprobe:inet_sock_destruct {
+    delete(@owner[arg0]);
+FORGET
+}
+BEGIN { printf("ready\\n"); }
+END { clear(@owner); clear(@early); }
+"""
+
+
+class PacketWitness:
+    """Counts packets of a proxy's connections, and those processed on the CPU
+    of the thread that owns the connection."""
+
+    def __init__(self, program="haproxy"):
+        cpus = range(os.cpu_count())
+        network = re.search(r"\d+", os.readlink("/proc/self/ns/net"))[0]
+        script = WITNESS.replace("NETWORK", network).replace("PROGRAM", program)
+        script = script.replace("EARLY", "\n".join(
+            "    @all = sum(@early[retval, %d]);" % cpu for cpu in cpus))
+        script = script.replace("FORGET", "\n".join(
+            "    delete(@early[arg0, %d]);" % cpu for cpu in cpus))
+        self.trace = subprocess.Popen(
+            ["bpftrace", "-e", script], text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, env=dict(os.environ, BPFTRACE_MAP_KEYS_MAX="65536"))
+        said = []
+        while "ready" not in (said or [""])[-1]:
+            said.append(self.trace.stdout.readline())
+            if not said[-1]:
+                raise RuntimeError("bpftrace does not start: " + "".join(said))
+
+    def result(self):
+        """(packets on the owner's CPU, packets)"""
+        self.trace.send_signal(signal.SIGINT)
+        text = self.trace.communicate(timeout=60)[0]
+        counts = dict(re.findall(r"@(all|here): (\d+)", text))
+        return int(counts.get("here", 0)), int(counts.get("all", 0))
+
+
+def backend(stack, netns, port=8080):
+    """An nginx for the proxy, in the namespace @netns."""
+    server = Nginx(port, workers=2, command=["ip", "netns", "exec", netns])
+    stack.callback(server.stop)
+    return server
