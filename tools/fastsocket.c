@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * fastsocket: run programs under the library, see what it does, unload the
- * module.
+ * fastsocket: set up network devices, run programs under the library, see what
+ * it does, unload the module.
  */
 #include <argp.h>
 #include <err.h>
@@ -17,6 +17,7 @@ static const struct command {
 	const char *shown;	/* name in messages of the subcommand */
 	int (*run)(int argc, char **argv);
 } commands[] = {
+	{ "nic", "fastsocket nic", cmd_nic },
 	{ "run", "fastsocket run", cmd_run },
 	{ "status", "fastsocket status", cmd_status },
 	{ "unload", "fastsocket unload", cmd_unload },
@@ -34,6 +35,7 @@ static const char doc[] =
 	"Keep a connection on the core its packets arrive on.\n"
 	"\n"
 	"Commands:\n"
+	"  nic COMMAND DEVICE   set up a network device, show or reset it\n"
 	"  run PROGRAM [ARGS]   run PROGRAM with core-local listening\n"
 	"  status               show which cores and programs use it, and how well\n"
 	"  unload               remove the module from the kernel\n"
@@ -83,14 +85,14 @@ static error_t parse_opt(int key, char *arg, struct argp_state *state)
 			if (!strcmp(arg, commands[i].name))
 				c->cmd = &commands[i];
 		if (!c->cmd)
-			argp_error(state, "there is no command '%s'; the commands are run, status and unload",
+			argp_error(state, "there is no command '%s'; the commands are nic, run, status and unload",
 				   arg);
 		c->argc = state->argc - state->next + 1;
 		c->argv = state->argv + state->next - 1;
 		state->next = state->argc;
 		return 0;
 	case ARGP_KEY_NO_ARGS:
-		argp_error(state, "a command is missing: run, status or unload");
+		argp_error(state, "a command is missing: nic, run, status or unload");
 		return 0;
 	default:
 		return ARGP_ERR_UNKNOWN;

@@ -16,6 +16,7 @@
 #define EXIT_NOT_FOUND		127
 
 /* Subcommands: argv[0] is what usage messages call them. */
+int cmd_nic(int argc, char **argv);
 int cmd_run(int argc, char **argv);
 int cmd_status(int argc, char **argv);
 int cmd_unload(int argc, char **argv);

@@ -10,16 +10,17 @@ pids=
 trap 'kill $pids 2>/dev/null; rm -rf "$tmp"' EXIT
 unset LD_PRELOAD FASTSOCKET FASTSOCKET_LOG FASTSOCKET_LIBRARY
 # libdir has no library in it, whatever is installed on this machine.
-cp "$top"/tools/*.[ch] "$top/tools/Makefile" "$tmp"
-rm -f "$tmp/.flags"
-make -s -C "$tmp" libdir="$tmp/lib" VERSION=1.2.3 \
+mkdir -p "$tmp/src/tools" "$tmp/src/kmod"
+cp "$top"/tools/*.[ch] "$top/tools/Makefile" "$tmp/src/tools"
+cp -r "$top/kmod/uapi" "$tmp/src/kmod"
+make -s -C "$tmp/src/tools" libdir="$tmp/lib" VERSION=1.2.3 \
 	CFLAGS="-O1 -g -Wall -Wextra -Werror" >"$tmp/log" 2>&1 || {
 	sed 's/^/# /' "$tmp/log"
 	echo "Bail out! tools/ does not build"
 	exit 1
 }
 mkdir "$tmp/bin" "$tmp/lib" "$tmp/empty" "$tmp/preload"
-mv "$tmp/fastsocket" "$tmp/bin"
+mv "$tmp/src/tools/fastsocket" "$tmp/bin"
 fs=$tmp/bin/fastsocket
 lib=$tmp/empty/libfsocket.so
 echo 'int fs_nothing;' >"$tmp/lib.c"

@@ -246,15 +246,15 @@ def talk(client, server):
     assert client.recv(4) == b"pong"
 
 
-def table(name):
-    with open("/proc/self/net/fastsocket/" + name) as f:
+def table(name, process="self"):
+    with open("/proc/%s/net/fastsocket/%s" % (process, name)) as f:
         head, *rows = [line.split() for line in f]
     return [dict(zip(head, row)) for row in rows]
 
 
 def filed():
     """Connections in the established tables, of all namespaces."""
-    return sum(int(row["connections"]) for row in table("established"))
+    return sum(int(row["connections"]) for row in table("established", "1"))
 
 
 def stats():
@@ -363,7 +363,7 @@ def nic_load(**params):
 
 def nic_param(name, value):
     with open("/sys/module/rssnic/parameters/" + name, "w") as f:
-        f.write(str(value))
+        f.write("%s\n" % value)    # an empty write would not be one
 
 
 def sysfs_here(stack):
