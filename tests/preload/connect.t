@@ -14,6 +14,7 @@ if os.environ.get("LD_PRELOAD") != LIBS:
 del os.environ["LD_PRELOAD"]    # what the cases start is plain
 
 import array  # noqa: E402
+import select  # noqa: E402
 import signal  # noqa: E402
 import threading  # noqa: E402
 
@@ -68,6 +69,13 @@ def raw(sock, addr, length=None):
 def closed_port(stack):
     with contextlib.ExitStack() as now:
         return listener(now).getsockname()
+
+
+def steered(stack, device="lo", cpus=(0, 1, 2, 3), **ports):
+    """A namespace whose ports that are n modulo 4 come to the nth of @cpus."""
+    unshare_net(stack)
+    blackhole(**ports)
+    steer(socket.if_nametoindex(device), STEER_PORT, cpus)
 
 
 @case
@@ -423,6 +431,11 @@ def off(stack):
     assert asked == [(0, 0, 1), (0, 0, 2), (0, 0, 3)] and text == ""
 
 
+def become_worker(stack):
+    with on_cpu(0), select.epoll() as ep:
+        ep.register(listener(stack).fileno(), select.EPOLLIN)
+
+
 @case
 def unloaded(stack):
     """rmmod under a program that has connected; after modprobe it is served again once it has a local listener."""
@@ -439,12 +452,48 @@ def unloaded(stack):
     shim.reset(GIVEN)
     client(stack).connect(name)
     assert shim.asked == 0
-    stack.enter_context(on_cpu(0))
-    import select
-    with select.epoll() as ep:
-        ep.register(listener(stack).fileno(), select.EPOLLIN)
+    become_worker(stack)
     client(stack).connect(name)
     assert shim.flags() == [0]
+
+
+@case
+def unloaded_busy(stack):
+    """rmmod while threads connect waits for none of them and fails none."""
+    steered(stack, "blackhole")
+    addr = sockaddr("10.99.0.2", 80)
+    shim.reset(REAL)
+    stop, wrong, made = threading.Event(), [], []
+    stack.callback(load)
+
+    def connects(cpu):
+        os.sched_setaffinity(0, {cpu})
+        while not stop.is_set():
+            with socket.socket() as sock:
+                sock.setblocking(False)
+                err = raw(sock, addr)
+                if err != errno.EINPROGRESS:
+                    wrong.append(err)
+                made.append(cpu)
+    each = [threading.Thread(target=connects, args=(cpu,)) for cpu in range(4)]
+    for thread in each:
+        thread.start()
+    try:
+        for _ in range(5):
+            d = Delta()
+            wait_for(lambda: d.connect_local > 20, 30)
+            run("rmmod", "fastsocket")
+            n = len(made)
+            wait_for(lambda: len(made) > n + 20, 30)
+            load()
+            steer(socket.if_nametoindex("blackhole"), STEER_PORT, range(4))
+            with contextlib.ExitStack() as more:
+                become_worker(more)
+    finally:
+        stop.set()
+        for thread in each:
+            thread.join()
+    assert not wrong, wrong
 
 
 @case
@@ -453,13 +502,6 @@ def signals(stack):
     addr = sockaddr(*closed_port(stack))
     shim.reset(GIVEN)
     assert libc.shim_storm(addr, len(addr), 200) == 0
-
-
-def steered(stack, device="lo", cpus=(0, 1, 2, 3), **ports):
-    """A namespace whose ports that are n modulo 4 come to the nth of @cpus."""
-    unshare_net(stack)
-    blackhole(**ports)
-    steer(socket.if_nametoindex(device), STEER_PORT, cpus)
 
 
 @case
