@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * /dev/fastsocket: the ioctl interface described in uapi/fastsocket.h.
+ * /dev/fastsocket and /proc/fastsocket: the ioctl interface described in
+ * uapi/fastsocket.h.
  */
 #include <linux/capability.h>
 #include <linux/compat.h>
@@ -8,6 +9,7 @@
 #include <linux/miscdevice.h>
 #include <linux/module.h>
 #include <linux/nsproxy.h>
+#include <linux/proc_fs.h>
 #include <linux/uaccess.h>
 
 #include "local.h"
@@ -191,12 +193,43 @@ static struct miscdevice fs_misc = {
 	.mode = 0666,
 };
 
+#ifdef CONFIG_COMPAT
+static long fs_proc_compat_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
+{
+	return fs_ioctl(file, cmd, (unsigned long)compat_ptr(arg));
+}
+#endif
+
+/*
+ * Every connect() of a program asks for a port, so it keeps a descriptor. One
+ * of the device would hold the module; files of /proc can be removed while
+ * they are open, and that waits for the calls that are under way.
+ */
+static const struct proc_ops fs_proc_ops = {
+	.proc_ioctl = fs_ioctl,
+#ifdef CONFIG_COMPAT
+	.proc_compat_ioctl = fs_proc_compat_ioctl,
+#endif
+	.proc_lseek = noop_llseek,
+};
+
+static struct proc_dir_entry *fs_proc;
+
 int fs_control_init(void)
 {
-	return misc_register(&fs_misc);
+	int err;
+
+	fs_proc = proc_create("fastsocket", 0444, NULL, &fs_proc_ops);
+	if (!fs_proc)
+		return -ENOMEM;
+	err = misc_register(&fs_misc);
+	if (err)
+		proc_remove(fs_proc);
+	return err;
 }
 
 void fs_control_exit(void)
 {
+	proc_remove(fs_proc);
 	misc_deregister(&fs_misc);
 }

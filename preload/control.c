@@ -1,26 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * The module's ioctls. The device is open for the length of one call: an open
- * one would keep the module from being unloaded.
+ * one would keep the module from being unloaded. The file of /proc would not.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "fsocket.h"
-
-/* What connect() may expect; others ask anew each time. */
-enum { UNKNOWN, SERVES, OLD, ABSENT };
-static int module;
-
-static void module_is(int what)
-{
-	if (__atomic_load_n(&module, __ATOMIC_RELAXED) != what)
-		__atomic_store_n(&module, what, __ATOMIC_RELAXED);
-}
 
 static int call(unsigned long cmd, void *arg)
 {
@@ -28,11 +19,8 @@ static int call(unsigned long cmd, void *arg)
 			 O_RDWR | O_CLOEXEC);
 	int ret, saved;
 
-	if (fd < 0) {
-		if (errno != EMFILE && errno != ENFILE && errno != ENOMEM)
-			module_is(ABSENT);
+	if (fd < 0)
 		return -1;
-	}
 	ret = ioctl(fd, cmd, arg);
 	saved = errno;
 	syscall(SYS_close, fd);
@@ -40,17 +28,69 @@ static int call(unsigned long cmd, void *arg)
 	return ret;
 }
 
+/*
+ * The descriptor that connect() asks by. It stays open, as that may be often:
+ * opening takes locks that all CPUs share. The application does not know it,
+ * and may close it or put another file in its place past us. So its file is
+ * looked at before each use, which leaves a foreign one a call that it does not
+ * know only if that happens in between.
+ */
+enum { CLOSED = -1, GONE = -2 };
+static int kept = CLOSED;
+static dev_t kept_dev;
+static ino_t kept_ino;
+
+static bool is_kept(int fd)
+{
+	struct stat st;
+
+	return !fstat(fd, &st) && st.st_ino == kept_ino && st.st_dev == kept_dev;
+}
+
+/* Whether the application, which has not opened @fd, must not close it. */
+bool control_owns(int fd)
+{
+	return fd >= 0 && fd == __atomic_load_n(&kept, __ATOMIC_RELAXED) && is_kept(fd);
+}
+
+/* Returns it, or GONE; CLOSED if it cannot be opened for now. */
+static int keep(void)
+{
+	struct fastsocket_info info = {};
+	struct stat st;
+	int fd, none = CLOSED;
+
+	fd = syscall(SYS_openat, AT_FDCWD, FASTSOCKET_PROC, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM))
+		return CLOSED;
+	if (fd >= 0 && (fstat(fd, &st) || ioctl(fd, FASTSOCKET_IOC_INFO, &info) ||
+			info.version != FASTSOCKET_VERSION)) {
+		syscall(SYS_close, fd);
+		fd = GONE;
+	}
+	if (fd < 0) {
+		__atomic_store_n(&kept, GONE, __ATOMIC_RELAXED);
+		return GONE;
+	}
+	/* The same for all that do this at a time. */
+	kept_dev = st.st_dev;
+	kept_ino = st.st_ino;
+	fd = fd_raise(fd);
+	if (__atomic_compare_exchange_n(&kept, &none, fd, false, __ATOMIC_RELEASE,
+					__ATOMIC_ACQUIRE))
+		return fd;
+	syscall(SYS_close, fd);
+	return none;
+}
+
 int control_info(struct fastsocket_info *info)
 {
 	if (call(FASTSOCKET_IOC_INFO, info))
 		return -1;
 	if (info->version != FASTSOCKET_VERSION) {
-		module_is(ABSENT);
 		errno = EPROTO;
 		return -1;
 	}
-	if (__atomic_load_n(&module, __ATOMIC_RELAXED) != OLD)
-		module_is(SERVES);
 	return 0;
 }
 
@@ -89,6 +129,9 @@ int control_spawn(int listen_fd, int *cpu)
 
 	if (call(FASTSOCKET_IOC_SPAWN, &arg))
 		return -1;
+	/* The module may have been loaded since: the next connect() asks again. */
+	if (__atomic_load_n(&kept, __ATOMIC_RELAXED) == GONE)
+		__atomic_store_n(&kept, CLOSED, __ATOMIC_RELAXED);
 	*cpu = arg.cpu;
 	return arg.fd;
 }
@@ -102,26 +145,52 @@ void control_sync(int listen_fd)
 	errno = saved;
 }
 
-/* Whether there is a module to ask for ports. errno is the caller's. */
+/**
+ * control_ports() - whether there is a module to ask for ports
+ *
+ * Called by listen(), too: a server may be without /proc when it connects.
+ *
+ * errno is the caller's.
+ */
 bool control_ports(void)
 {
-	if (__atomic_load_n(&module, __ATOMIC_RELAXED) == UNKNOWN)
-		control_check();
-	return __atomic_load_n(&module, __ATOMIC_RELAXED) == SERVES;
+	int saved = errno;
+	int fd = __atomic_load_n(&kept, __ATOMIC_ACQUIRE);
+
+	if (fd >= 0 && !is_kept(fd)) {
+		__atomic_compare_exchange_n(&kept, &fd, CLOSED, false,
+					    __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+		fd = CLOSED;
+	}
+	if (fd == CLOSED) {
+		fd = keep();
+		if (fd == GONE)
+			control_check();
+	}
+	errno = saved;
+	return fd >= 0;
 }
 
+/* After control_ports() has said yes. */
 int control_port(int fd, unsigned int flags, const struct sockaddr *addr,
 		 socklen_t len)
 {
+	int by = __atomic_load_n(&kept, __ATOMIC_ACQUIRE);
 	struct fastsocket_port arg = {
 		.fd = fd,
 		.flags = flags,
 		.addr = (uintptr_t)addr,
 		.addrlen = len,
 	};
-	int ret = call(FASTSOCKET_IOC_PORT, &arg);
+	int ret = ioctl(by, FASTSOCKET_IOC_PORT, &arg);
 
-	if (ret && errno == ENOTTY)
-		module_is(OLD);
+	/* The module has been unloaded, and may be there again. */
+	if (ret && errno == ENOTTY &&
+	    __atomic_compare_exchange_n(&kept, &by, CLOSED, false, __ATOMIC_RELAXED,
+					__ATOMIC_RELAXED)) {
+		syscall(SYS_close, by);
+		if (keep() >= 0)
+			errno = EAGAIN;
+	}
 	return ret;
 }

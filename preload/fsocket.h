@@ -26,6 +26,7 @@ int control_info(struct fastsocket_info *info);
 void control_check(void);
 int control_spawn(int listen_fd, int *cpu);
 void control_sync(int listen_fd);
+bool control_owns(int fd);
 bool control_ports(void);
 int control_port(int fd, unsigned int flags, const struct sockaddr *addr,
 		 socklen_t len);
@@ -65,6 +66,7 @@ void listener_drop_local(int local);
 void listener_drop(int fd);
 void listener_duped(int from, int to);
 int listener_max(void);
+int fd_raise(int fd);
 
 /* port.c: the port that connect() gets */
 void port_init(void);

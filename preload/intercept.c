@@ -312,7 +312,7 @@ API int close(int fd)
 	enum kind k = kind_here(fd);
 	int ret;
 
-	if (k == KIND_LOCAL) {
+	if (k == KIND_LOCAL || control_owns(fd)) {
 		/* Not open, as far as the application goes. */
 		errno = EBADF;
 		return -1;

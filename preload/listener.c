@@ -214,7 +214,7 @@ bool listener_detect(int fd)
  */
 #define LOCAL_BASE	1024
 
-static int raise_fd(int fd)
+int fd_raise(int fd)
 {
 	struct rlimit lim;
 	int high, base = LOCAL_BASE;
@@ -281,7 +281,7 @@ static void spawn(struct listener *l, struct waiter *w)
 			w->fd, strerror(errno));
 		return;
 	}
-	local = raise_fd(local);
+	local = fd_raise(local);
 	if (local >= FDS || real()->epoll_ctl(w->epfd, EPOLL_CTL_ADD, local, &ev)) {
 		real()->close(local);
 		return;
@@ -378,6 +378,7 @@ void listener_listen(int fd)
 	if (fd < 0 || fd >= FDS || listener_kind(fd) == KIND_LOCAL || !is_listener(fd))
 		return;
 	control_check();
+	control_ports();
 	acquire();
 	again = kinds[fd] == KIND_LISTENER;
 	l = record(fd, false);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
 /*
- * Control interface of the fastsocket module: ioctls on /dev/fastsocket.
+ * Control interface of the fastsocket module: ioctls on /dev/fastsocket, and
+ * the same on /proc/fastsocket. A descriptor of the latter may be kept: it does
+ * not hold the module, and gives ENOTTY once that is gone.
  *
  * Every argument is a structure that may grow at its end. Its size travels in
  * the ioctl number, so either side may be newer: the kernel reads the fields
@@ -14,6 +16,7 @@
 #include <linux/types.h>
 
 #define FASTSOCKET_DEVICE	"/dev/fastsocket"
+#define FASTSOCKET_PROC		"/proc/fastsocket"
 
 /* Raised only when a call changes its meaning; growth does not count. */
 #define FASTSOCKET_VERSION	1

@@ -61,7 +61,7 @@ checkpatch()	# IGNORE FILE...
 		--terse --no-summary --show-types --ignore "$ignore" -f "${@/#/$tree/}" 2>&1)
 }
 out=$(checkpatch $module kmod/*.[ch] kmod/uapi/*.h tests/nic/*.[ch]
-	checkpatch $user preload/*.[ch] tools/*.[ch] $(find tests -name '*.c' ! -path 'tests/nic/*'))
+	checkpatch $user preload/*.[ch] tools/*.[ch] $(find tests benchmarks -name '*.c' ! -path 'tests/nic/*'))
 [ -z "$out" ]
 say $? "checkpatch --strict has nothing to say but what Documentation/limits.rst lists" "$out"
 

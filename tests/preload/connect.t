@@ -14,6 +14,7 @@ if os.environ.get("LD_PRELOAD") != LIBS:
 del os.environ["LD_PRELOAD"]    # what the cases start is plain
 
 import array  # noqa: E402
+import select  # noqa: E402
 import signal  # noqa: E402
 import threading  # noqa: E402
 
@@ -70,6 +71,13 @@ def closed_port(stack):
         return listener(now).getsockname()
 
 
+def steered(stack, device="lo", cpus=(0, 1, 2, 3), **ports):
+    """A namespace whose ports that are n modulo 4 come to the nth of @cpus."""
+    unshare_net(stack)
+    blackhole(**ports)
+    steer(socket.if_nametoindex(device), STEER_PORT, cpus)
+
+
 @case
 def asks(stack):
     """A TCP connect() asks for a port once and is made once, IPv4 and IPv6, blocking and not."""
@@ -105,7 +113,7 @@ def failures(stack):
     assert raw(client(stack), addr) == errno.ECONNREFUSED
     assert (shim.flags(), shim.connects) == ([0, RELEASE], 1)
     shim.reset(GIVEN)
-    assert raw(client(stack), sockaddr(*("192.0.2.1", 80))) == errno.ENETUNREACH
+    assert raw(client(stack), sockaddr("192.0.2.1", 80)) == errno.ENETUNREACH
     assert (shim.flags(), shim.connects) == ([0, RELEASE], 1)
     for err in (errno.EPERM, errno.EACCES, errno.ETIMEDOUT, errno.EINVAL):
         shim.reset(GIVEN)
@@ -336,25 +344,23 @@ def absent(stack):
     run("rmmod", "fastsocket")
     stack.callback(load)
     asked, text = fresh(stack)
-    assert asked == [(1, 0, 1), (1, 0, 2), (1, 0, 3)], asked
+    assert asked == [(2, 0, 1), (2, 0, 2), (2, 0, 3)], asked
     assert text.count("\n") == 1 and "is not loaded" in text, text
 
 
 @case
-def not_permitted(stack):
-    """The same where the device may not be opened."""
-    os.chmod("/dev/fastsocket", 0)
-    stack.callback(os.chmod, "/dev/fastsocket", 0o666)
-    asked, text = fresh(stack, "import os; os.setuid(65534)")
-    assert asked == [(1, 0, 1), (1, 0, 2), (1, 0, 3)], asked
-    assert text.count("\n") == 1 and "is not permitted" in text, text
+def once_open(stack):
+    """With the module, each connect() costs one question, and opens nothing after the first."""
+    asked, text = fresh(stack)
+    assert asked == [(1, 1, 1), (1, 2, 2), (1, 3, 3)], asked
+    assert text == "", text
 
 
 @case
 def older(stack):
-    """A module that does not know the question is asked once, and nothing is printed."""
-    asked, text = fresh(stack, "var('answer').value = %d" % errno.ENOTTY)
-    assert asked == [(2, 1, 1), (2, 1, 2), (2, 1, 3)], asked
+    """A module that does not know the question is not asked, and nothing is printed."""
+    asked, text = fresh(stack, "var('no_proc').value = 1")
+    assert asked == [(2, 0, 1), (2, 0, 2), (2, 0, 3)], asked
     assert text == "", text
 
 
@@ -362,8 +368,60 @@ def older(stack):
 def version(stack):
     """A module whose interface has another meaning is not asked, and the program is told once."""
     asked, text = fresh(stack, "var('version').value = 99")
-    assert asked == [(1, 0, 1), (1, 0, 2), (1, 0, 3)], asked
+    assert asked == [(2, 0, 1), (2, 0, 2), (2, 0, 3)], asked
     assert text.count("\n") == 1 and "has version 99" in text, text
+
+
+def ours():
+    """The number of the descriptor that the library asks by."""
+    return [int(n) for n in os.listdir("/proc/self/fd")
+            if os.path.exists("/proc/self/fd/" + n) and
+            os.readlink("/proc/self/fd/" + n) == "/proc/fastsocket"]
+
+
+@case
+def descriptor(stack):
+    """The library's descriptor: the program does not see it close, takes its number if it wants it, and it comes back."""
+    name = server(stack)
+    shim.reset(REAL)    # that of a module unloaded by another case shows now
+    client(stack).connect(name)
+    fd, = ours()
+    assert fd >= 1024 and not os.get_inheritable(fd)
+    try:
+        os.close(fd)
+        assert False, "closed"
+    except OSError as err:
+        assert err.errno == errno.EBADF
+    # Under another file, by a call that the library sees and one that it does not.
+    for take_it in (lambda: os.dup2(0, fd), lambda: libc.syscall(33, 0, fd)):
+        take_it()
+        shim.reset(GIVEN)
+        client(stack).connect(name)
+        assert shim.flags() == [0] and shim.opens == 1
+        assert os.fstat(fd).st_ino == os.fstat(0).st_ino and fd not in ours()
+        os.close(fd)
+        fd, = ours()
+    for close_it in (lambda: os.closerange(fd, fd + 1), lambda: libc.closefrom(1000),
+                     lambda: libc.syscall(3, fd)):
+        close_it()
+        shim.reset(GIVEN)
+        client(stack).connect(name)
+        assert shim.flags() == [0] and shim.opens <= 1
+        fd, = ours()
+
+
+@case
+def confined(stack):
+    """A server that listens before it loses sight of /proc connects core-locally after that."""
+    name = server(stack)
+    pid = os.fork()
+    if not pid:
+        libc.closefrom(1000)
+        listener(stack)
+        os.chroot("/var/empty" if os.path.isdir("/var/empty") else "/tmp")
+        shim.reset(GIVEN)
+        os._exit(0 if raw(client(stack), sockaddr(*name)) == 0 and shim.flags() == [0] else 1)
+    assert os.waitpid(pid, 0)[1] == 0
 
 
 @case
@@ -371,6 +429,11 @@ def off(stack):
     """FASTSOCKET=off: nothing is asked and nothing printed."""
     asked, text = fresh(stack, FASTSOCKET="off")
     assert asked == [(0, 0, 1), (0, 0, 2), (0, 0, 3)] and text == ""
+
+
+def become_worker(stack):
+    with on_cpu(0), select.epoll() as ep:
+        ep.register(listener(stack).fileno(), select.EPOLLIN)
 
 
 @case
@@ -384,17 +447,53 @@ def unloaded(stack):
     shim.reset(REAL)
     for _ in range(3):
         client(stack).connect(name)
-    assert (shim.opens, shim.connects) == (1, 3)
+    assert (shim.opens, shim.asked, shim.connects) == (1, 1, 3)
     load()
     shim.reset(GIVEN)
     client(stack).connect(name)
     assert shim.asked == 0
-    stack.enter_context(on_cpu(0))
-    import select
-    with select.epoll() as ep:
-        ep.register(listener(stack).fileno(), select.EPOLLIN)
+    become_worker(stack)
     client(stack).connect(name)
     assert shim.flags() == [0]
+
+
+@case
+def unloaded_busy(stack):
+    """rmmod while threads connect waits for none of them and fails none."""
+    steered(stack, "blackhole")
+    addr = sockaddr("10.99.0.2", 80)
+    shim.reset(REAL)
+    stop, wrong, made = threading.Event(), [], []
+    stack.callback(load)
+
+    def connects(cpu):
+        os.sched_setaffinity(0, {cpu})
+        while not stop.is_set():
+            with socket.socket() as sock:
+                sock.setblocking(False)
+                err = raw(sock, addr)
+                if err != errno.EINPROGRESS:
+                    wrong.append(err)
+                made.append(cpu)
+    each = [threading.Thread(target=connects, args=(cpu,)) for cpu in range(4)]
+    for thread in each:
+        thread.start()
+    try:
+        for _ in range(5):
+            d = Delta()
+            wait_for(lambda: d.connect_local > 20, 30)
+            run("rmmod", "fastsocket")
+            n = len(made)
+            wait_for(lambda: len(made) > n + 20, 30)
+            load()
+            steer(socket.if_nametoindex("blackhole"), STEER_PORT, range(4))
+            with contextlib.ExitStack() as more:
+                become_worker(more)
+    finally:
+        stop.set()
+        for thread in each:
+            thread.join()
+    assert not wrong, wrong
 
 
 @case
@@ -403,13 +502,6 @@ def signals(stack):
     addr = sockaddr(*closed_port(stack))
     shim.reset(GIVEN)
     assert libc.shim_storm(addr, len(addr), 200) == 0
-
-
-def steered(stack, device="lo", cpus=(0, 1, 2, 3), **ports):
-    """A namespace whose ports that are n modulo 4 come to the nth of @cpus."""
-    unshare_net(stack)
-    blackhole(**ports)
-    steer(socket.if_nametoindex(device), STEER_PORT, cpus)
 
 
 @case
@@ -450,7 +542,7 @@ def threads(stack):
         for _ in range(20):
             with socket.socket() as sock:
                 sock.setblocking(False)
-                assert raw(sock, sockaddr(*("10.99.0.2", 80))) == errno.EINPROGRESS
+                assert raw(sock, sockaddr("10.99.0.2", 80)) == errno.EINPROGRESS
                 ports.setdefault(cpu, set()).add(port_of(sock) % 4)
     each = [threading.Thread(target=connects, args=(cpu,)) for cpu in range(4)]
     for thread in each:
@@ -508,7 +600,7 @@ def given_back(stack):
 def none_left(stack):
     """When none of the core's ports is left, the stock allocator gives one of the others; EADDRNOTAVAIL comes when it says so."""
     steered(stack, "blackhole", low=40000, high=40015)
-    addr = sockaddr(*("10.99.0.2", 80))
+    addr = sockaddr("10.99.0.2", 80)
     shim.reset(REAL)
     with on_cpu(3):
         d = Delta()
@@ -523,7 +615,7 @@ def none_left(stack):
         assert raw(client(stack), addr) == errno.EADDRNOTAVAIL
         # Another destination has them all again.
         sock = client(stack, kind=socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        assert raw(sock, sockaddr(*("10.99.0.3", 80))) == errno.EINPROGRESS
+        assert raw(sock, sockaddr("10.99.0.3", 80)) == errno.EINPROGRESS
         assert port_of(sock) % 4 == 3
 
 
@@ -531,7 +623,7 @@ def none_left(stack):
 def switched_off(stack):
     """net.fastsocket.receive_flow_deliver=0, or no port for the CPU: the stock allocator's, one question."""
     steered(stack, "blackhole", cpus=(0, 1, 2, -1))
-    addr = sockaddr(*("10.99.0.2", 80))
+    addr = sockaddr("10.99.0.2", 80)
     for cpu, deliver, counts in ((0, 1, (1, 0)), (3, 1, (0, 1)), (0, 0, (0, 0))):
         shim.reset(REAL)
         sysctl_for(stack, "net.fastsocket.receive_flow_deliver", deliver)

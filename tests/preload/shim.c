@@ -17,7 +17,8 @@
 
 #include "fastsocket.h"
 
-int shim_opens;			/* of the device, those that fail included */
+int shim_opens;			/* of the module's files, those that fail included */
+int shim_no_proc;		/* as before there was FASTSOCKET_PROC */
 int shim_asked;			/* FASTSOCKET_IOC_PORT */
 unsigned int shim_flags[64];	/* of them */
 int shim_errno[64];
@@ -66,8 +67,13 @@ long syscall(long number, ...)
 	va_end(args);
 	if (!next)
 		next = dlsym(RTLD_NEXT, "syscall");
-	if (number == SYS_openat && !strcmp((const char *)a[1], FASTSOCKET_DEVICE))
+	if (number == SYS_openat && (!strcmp((const char *)a[1], FASTSOCKET_DEVICE) ||
+				     !strcmp((const char *)a[1], FASTSOCKET_PROC)))
 		shim_opens++;
+	if (number == SYS_openat && shim_no_proc && !strcmp((const char *)a[1], FASTSOCKET_PROC)) {
+		errno = ENOENT;
+		return -1;
+	}
 	return next(number, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
 
