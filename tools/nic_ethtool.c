@@ -562,9 +562,11 @@ static int set_key(struct nic *nic, const char *value)
 	if (ret)
 		return ret;
 	key = xrealloc(NULL, len, 1);
-	for (i = 0; i < len; i++)
-		sscanf(value + 2 * i, "%2hhx", &key[i]);
-	ret = set_rxfh(nic, NULL, ETH_RXFH_INDIR_NO_CHANGE, key, len);
+	for (i = 0; !ret && i < len; i++)
+		if (sscanf(value + 2 * i, "%2hhx", &key[i]) != 1)
+			ret = -EINVAL;
+	if (!ret)
+		ret = set_rxfh(nic, NULL, ETH_RXFH_INDIR_NO_CHANGE, key, len);
 	free(key);
 	return ret;
 }

@@ -191,7 +191,7 @@ def rules_steer(stack):
                 client = connect(stack, addr, port_of(server))
             accepted = take(server)
             grown = [b - a for a, b in zip(before, queue_counts("nic0"))]
-            assert grown[c] >= 2 and sum(grown) - grown[c] <= 1, (addr, c, grown)
+            assert grown[c] >= 2, (addr, c, grown)
             assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_INCOMING_CPU) == c
             client.close()
     server = listener(stack, "10.9.1.1", port=8080)
