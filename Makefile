@@ -111,7 +111,7 @@ vm-modules:
 	done
 
 # What the tests run beside the servers; "next" is a library of a release to come.
-test-programs: build/load build/errnos
+test-programs: build/load build/errnos build/shim.so
 	@mkdir -p build/next/preload build/next/kmod/uapi
 	@cp -u preload/*.c preload/*.h preload/Makefile build/next/preload/
 	@sed 's/^\(#define FASTSOCKET_VERSION\).*/\1 99/' kmod/uapi/fastsocket.h >build/next/kmod/uapi/fastsocket.h
@@ -122,6 +122,9 @@ build/errnos: tests/preload/errnos.c
 build/load build/errnos:
 	@mkdir -p build
 	$(CC) -O2 -Wall -Wextra -o $@ $<
+build/shim.so: tests/tools/shim.c kmod/uapi/fastsocket.h
+	@mkdir -p build
+	$(CC) -O2 -Wall -Wextra -shared -fPIC -o $@ $<
 
 setup:
 	@tests/setup

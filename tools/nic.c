@@ -6,6 +6,7 @@
 #include <argp.h>
 #include <err.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -541,6 +542,22 @@ static bool try(struct nic *nic, struct plan *plan, struct knobs *now,
 	return true;
 }
 
+/*
+ * A link that goes down for a moment may take the terminal with it; the work
+ * is to be finished all the same.
+ */
+static void hold_signals(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGPIPE);
+	sigaddset(&set, SIGTERM);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+}
+
 static void need_root(const char *what)
 {
 	if (geteuid())
@@ -665,6 +682,7 @@ static int cmd_setup(int argc, char **argv)
 	need_root("set up a device");
 	nic_open(&nic, args.device);
 	if (!args.dry_run) {
+		hold_signals();
 		ret = state_lock();
 		if (ret)
 			errx(EXIT_FAILURE, "cannot save what is set now in /run/fastsocket: %s; nothing has been changed",
@@ -705,6 +723,7 @@ static int cmd_reset(int argc, char **argv)
 	argp_parse(&argp, argc, argv, 0, NULL, &args);
 	need_root("reset a device");
 	nic_open(&nic, args.device);
+	hold_signals();
 	ret = state_lock();
 	if (ret)
 		errx(EXIT_FAILURE, "cannot use /run/fastsocket: %s; nothing has been changed",
