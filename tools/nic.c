@@ -343,15 +343,20 @@ static void want_steering(const struct plan *plan, struct knobs *target, bool mo
 		list = cpus_list(&cpus);
 		knobs_put(target, KNOB_XDP, 0, NULL, list);
 		free(list);
+		/* The kernel does it anyway; so it is said, and restored. */
+		if (knobs_first(target, KNOB_LRO))
+			knobs_put(target, KNOB_LRO, 0, NULL, "off");
+		if (knobs_first(target, KNOB_GRO_HW))
+			knobs_put(target, KNOB_GRO_HW, 0, NULL, "off");
 	}
 	if (module)
 		want_module(plan, target);
 }
 
 /* What the device had before the first setup, without what will not be there. */
-static void start_from(const struct knobs *original, const struct plan *plan,
-		       struct knobs *target)
+static void start_from(const struct nic *nic, const struct plan *plan, struct knobs *target)
 {
+	const struct knobs *original = &nic->original;
 	const char *table;
 	char *end;
 	size_t i;
@@ -362,7 +367,8 @@ static void start_from(const struct knobs *original, const struct plan *plan,
 
 		if ((k->kind == KNOB_XPS && k->index >= plan->tx_queues) ||
 		    ((k->kind == KNOB_IRQ || k->kind == KNOB_RPS || k->kind == KNOB_RFS) &&
-		     k->index >= plan->queues))
+		     k->index >= plan->queues) ||
+		    (k->kind == KNOB_IRQ && !irq_named(nic, k->name)))
 			continue;
 		knobs_put(target, k->kind, k->index, k->name, k->value);
 	}
@@ -520,7 +526,7 @@ static bool try(struct nic *nic, struct plan *plan, struct knobs *now,
 	}
 	if (plan->steer != STEER_OFF)
 		module = module_steers(&why);
-	start_from(&nic->original, plan, &target);
+	start_from(nic, plan, &target);
 	want_queues(nic, plan, &target);
 	want_tuning(nic, now, &target);
 	want_irqs(nic, plan, &target);

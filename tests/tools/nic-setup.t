@@ -621,6 +621,23 @@ def refused_rule(stack):
 
 
 @case
+def renamed(stack):
+    """A device that has got another name since, and its interrupts with it, is still the one that was set up."""
+    card(stack)
+    unusual("nic0")
+    nic("setup", "nic0", "--steer", "ntuple")
+    run("ip", "link", "set", "nic0", "down")
+    run("ip", "link", "set", "nic0", "name", "uplink")
+    stack.callback(run, "ip", "link", "del", "uplink", check=False)
+    run("ip", "link", "set", "uplink", "up")
+    assert show("uplink")["steering"] == "ntuple"
+    assert nic("setup", "uplink", "--steer", "ntuple")[0] == ""
+    nic("reset", "uplink")
+    assert [irq_affinity(irq) for irq in nic_irqs("uplink")] == ["3", "1-2"]
+    assert not glob.glob(STATES)
+
+
+@case
 def interrupted(stack):
     """A setup whose output nobody reads, or that gets SIGHUP, finishes."""
     card(stack)
