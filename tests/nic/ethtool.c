@@ -84,17 +84,15 @@ static void rssnic_get_channels(struct net_device *dev, struct ethtool_channels 
 static int rssnic_set_channels(struct net_device *dev, struct ethtool_channels *channels)
 {
 	struct rssnic *nic = netdev_priv(dev);
-	unsigned int queues = channels->combined_count, i;
+	unsigned int queues = channels->combined_count;
 
 	if (!queues || channels->rx_count || channels->tx_count || channels->other_count)
 		return -EINVAL;
 	if (queues == nic->queues)
 		return 0;
+	/* The core has looked whether a table that has been set needs more. */
 	if (rssnic_rules_use(nic, queues))
 		return -EINVAL;
-	for (i = 0; netif_is_rxfh_configured(dev) && i < RSSNIC_INDIR_SIZE; i++)
-		if (rtnl_dereference(nic->rss)->indir[i] >= queues)
-			return -EINVAL;
 	return rssnic_set_queues(dev, queues);
 }
 

@@ -192,9 +192,14 @@ drop:
 	return NETDEV_TX_OK;
 }
 
-static void rssnic_drop_one(void *skb)
+/* It was in a ring that goes or shrinks. */
+static void rssnic_drop(void *data)
 {
-	kfree_skb(skb);
+	struct sk_buff *skb = data;
+	struct rssnic *nic = netdev_priv(skb->dev);
+
+	atomic64_inc(&nic->queue[skb_get_rx_queue(skb)].rx_drops);
+	dev_kfree_skb_any(skb);
 }
 
 /* NAPI has been off, and may have missed an interrupt. */
@@ -243,7 +248,7 @@ static void rssnic_queue_down(struct rssnic_queue *queue)
 	napi_disable(&queue->napi);
 	rssnic_irq_release(queue);
 	netif_napi_del(&queue->napi);
-	ptr_ring_cleanup(&queue->ring, rssnic_drop_one);
+	ptr_ring_cleanup(&queue->ring, rssnic_drop);
 }
 
 static void rssnic_queues_down(struct rssnic *nic, unsigned int from, unsigned int to)
@@ -330,7 +335,7 @@ int rssnic_set_ring(struct net_device *dev, unsigned int size)
 		struct rssnic_queue *queue = &nic->queue[i];
 
 		napi_disable(&queue->napi);
-		err = ptr_ring_resize(&queue->ring, size, GFP_KERNEL, rssnic_drop_one);
+		err = ptr_ring_resize(&queue->ring, size, GFP_KERNEL, rssnic_drop);
 		napi_enable(&queue->napi);
 		rssnic_kick(queue);
 	}
