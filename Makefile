@@ -112,7 +112,7 @@ vm-modules:
 	done
 
 # What the tests run beside the servers; "next" is a library of a release to come.
-test-programs: build/load build/errnos build/connect build/shim.so
+test-programs: build/load build/errnos build/connect build/shim.so build/nic-shim.so
 	@mkdir -p build/next/preload build/next/kmod/uapi
 	@cp -u preload/*.c preload/*.h preload/Makefile build/next/preload/
 	@sed 's/^\(#define FASTSOCKET_VERSION\).*/\1 99/' kmod/uapi/fastsocket.h >build/next/kmod/uapi/fastsocket.h
@@ -123,12 +123,16 @@ build/errnos: tests/preload/errnos.c
 build/load build/errnos:
 	@mkdir -p build
 	$(CC) -O2 -Wall -Wextra -o $@ $<
-build/connect: benchmarks/connect/connect.c kmod/uapi/fastsocket.h
+build/connect: benchmarks/connect/connect.c
+build/connect:
 	@mkdir -p build
 	$(CC) -O2 -Wall -Wextra -Ikmod/uapi -o $@ $<
-build/shim.so: tests/preload/shim.c kmod/uapi/fastsocket.h
+build/shim.so: tests/preload/shim.c
+build/nic-shim.so: tests/tools/shim.c
+build/shim.so build/nic-shim.so:
 	@mkdir -p build
 	$(CC) -O2 -Wall -Wextra -Ikmod/uapi -shared -fPIC -o $@ $<
+build/connect build/shim.so build/nic-shim.so: kmod/uapi/fastsocket.h
 
 setup:
 	@tests/setup

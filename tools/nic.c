@@ -6,6 +6,7 @@
 #include <argp.h>
 #include <err.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -342,15 +343,20 @@ static void want_steering(const struct plan *plan, struct knobs *target, bool mo
 		list = cpus_list(&cpus);
 		knobs_put(target, KNOB_XDP, 0, NULL, list);
 		free(list);
+		/* The kernel does it anyway; so it is said, and restored. */
+		if (knobs_first(target, KNOB_LRO))
+			knobs_put(target, KNOB_LRO, 0, NULL, "off");
+		if (knobs_first(target, KNOB_GRO_HW))
+			knobs_put(target, KNOB_GRO_HW, 0, NULL, "off");
 	}
 	if (module)
 		want_module(plan, target);
 }
 
 /* What the device had before the first setup, without what will not be there. */
-static void start_from(const struct knobs *original, const struct plan *plan,
-		       struct knobs *target)
+static void start_from(const struct nic *nic, const struct plan *plan, struct knobs *target)
 {
+	const struct knobs *original = &nic->original;
 	const char *table;
 	char *end;
 	size_t i;
@@ -361,7 +367,8 @@ static void start_from(const struct knobs *original, const struct plan *plan,
 
 		if ((k->kind == KNOB_XPS && k->index >= plan->tx_queues) ||
 		    ((k->kind == KNOB_IRQ || k->kind == KNOB_RPS || k->kind == KNOB_RFS) &&
-		     k->index >= plan->queues))
+		     k->index >= plan->queues) ||
+		    (k->kind == KNOB_IRQ && !irq_named(nic, k->name)))
 			continue;
 		knobs_put(target, k->kind, k->index, k->name, k->value);
 	}
@@ -519,7 +526,7 @@ static bool try(struct nic *nic, struct plan *plan, struct knobs *now,
 	}
 	if (plan->steer != STEER_OFF)
 		module = module_steers(&why);
-	start_from(&nic->original, plan, &target);
+	start_from(nic, plan, &target);
 	want_queues(nic, plan, &target);
 	want_tuning(nic, now, &target);
 	want_irqs(nic, plan, &target);
@@ -539,6 +546,22 @@ static bool try(struct nic *nic, struct plan *plan, struct knobs *now,
 		nic_note(nic, "%s", why);
 	free(why);
 	return true;
+}
+
+/*
+ * A link that goes down for a moment may take the terminal with it; the work
+ * is to be finished all the same.
+ */
+static void hold_signals(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGPIPE);
+	sigaddset(&set, SIGTERM);
+	sigprocmask(SIG_BLOCK, &set, NULL);
 }
 
 static void need_root(const char *what)
@@ -665,6 +688,7 @@ static int cmd_setup(int argc, char **argv)
 	need_root("set up a device");
 	nic_open(&nic, args.device);
 	if (!args.dry_run) {
+		hold_signals();
 		ret = state_lock();
 		if (ret)
 			errx(EXIT_FAILURE, "cannot save what is set now in /run/fastsocket: %s; nothing has been changed",
@@ -705,6 +729,7 @@ static int cmd_reset(int argc, char **argv)
 	argp_parse(&argp, argc, argv, 0, NULL, &args);
 	need_root("reset a device");
 	nic_open(&nic, args.device);
+	hold_signals();
 	ret = state_lock();
 	if (ret)
 		errx(EXIT_FAILURE, "cannot use /run/fastsocket: %s; nothing has been changed",

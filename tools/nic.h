@@ -40,6 +40,8 @@ enum knob_kind {
 	KNOB_RX_RING,
 	KNOB_ADAPTIVE_RX,
 	KNOB_RX_USECS,
+	KNOB_LRO,		/* which the kernel switches off for XDP */
+	KNOB_GRO_HW,		/* likewise */
 	KNOB_NTUPLE,
 	KNOB_KEY,		/* of RSS */
 	KNOB_TABLE,		/* of RSS: "default" or a queue per bucket */
@@ -205,6 +207,7 @@ int ethtool_ring(struct nic *nic, __u32 *rx);
 int ethtool_coalesce(struct nic *nic, int *adaptive, int *usecs);
 int ethtool_feature(struct nic *nic, const char *dev, const char *feature,
 		    bool *on, bool *fixed);
+const char *feature_of(enum knob_kind kind);
 int ethtool_rss(struct nic *nic);
 bool rss_is_default(const struct rss *rss, unsigned int queues);
 int ethtool_hash_fields(struct nic *nic, bool v6, char *fields);
@@ -217,6 +220,7 @@ int ethtool_rule_del(struct nic *nic, const struct rule *rule);
 /* nic_irq.c */
 void irqs_find(struct nic *nic);
 int irq_affinity(unsigned int irq, struct cpus *cpus);
+bool irq_named(const struct nic *nic, const char *name);
 int irq_set(struct nic *nic, const struct knob *k);
 char *irqbalance_bans(struct nic *nic);
 int irqbalance_ban(struct nic *nic, const char *value);

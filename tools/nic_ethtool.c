@@ -562,9 +562,11 @@ static int set_key(struct nic *nic, const char *value)
 	if (ret)
 		return ret;
 	key = xrealloc(NULL, len, 1);
-	for (i = 0; i < len; i++)
-		sscanf(value + 2 * i, "%2hhx", &key[i]);
-	ret = set_rxfh(nic, NULL, ETH_RXFH_INDIR_NO_CHANGE, key, len);
+	for (i = 0; !ret && i < len; i++)
+		if (sscanf(value + 2 * i, "%2hhx", &key[i]) != 1)
+			ret = -EINVAL;
+	if (!ret)
+		ret = set_rxfh(nic, NULL, ETH_RXFH_INDIR_NO_CHANGE, key, len);
 	free(key);
 	return ret;
 }
@@ -583,27 +585,52 @@ static int set_hash_fields(struct nic *nic, bool v6, const char *value)
 	return eth_ioctl(nic, &nfc);
 }
 
-static int set_ntuple(struct nic *nic, const char *value)
+/* The kernel's name of a feature that is a knob. */
+const char *feature_of(enum knob_kind kind)
+{
+	switch (kind) {
+	case KNOB_LRO:
+		return "rx-lro";
+	case KNOB_GRO_HW:
+		return "rx-gro-hw";
+	case KNOB_NTUPLE:
+		return "rx-ntuple-filter";
+	default:
+		return NULL;
+	}
+}
+
+static int want_feature(struct nic *nic, const char *feature, bool want, bool *on)
 {
 	struct request r = {
-		.attr = ETHTOOL_A_FEATURES_WANTED,
-		.value = !strcmp(value, "on"),
-		.feature = "rx-ntuple-filter",
+		.attr = ETHTOOL_A_FEATURES_WANTED, .value = want, .feature = feature,
 	};
-	bool on, fixed;
+	int ret = set(nic, ETHTOOL_MSG_FEATURES_SET, &r);
+	bool fixed;
+
+	return ret ? ret : ethtool_feature(nic, NULL, feature, on, &fixed);
+}
+
+static int set_feature(struct nic *nic, enum knob_kind kind, bool want)
+{
+	const char *feature = feature_of(kind);
+	bool on;
 	int ret;
 
-	/* Without the feature, the driver would drop them. */
-	if (!r.value && !ethtool_rules(nic) && nic->slots_used) {
+	/* Without filters, the driver would drop them. */
+	if (kind == KNOB_NTUPLE && !want && !ethtool_rules(nic) && nic->slots_used) {
 		nic_note(nic, "ntuple filters stay on, for %u rule%s that setup has not made",
 			 nic->slots_used, nic->slots_used == 1 ? "" : "s");
 		return 0;
 	}
-	ret = set(nic, ETHTOOL_MSG_FEATURES_SET, &r);
+	ret = want_feature(nic, feature, want, &on);
+	/* Drivers that switch it off themselves leave it wanted: want it anew. */
+	if (!ret && on != want)
+		ret = want_feature(nic, feature, !want, &on);
+	if (!ret && on != want)
+		ret = want_feature(nic, feature, want, &on);
 	/* The kernel takes what it can, and that may be nothing. */
-	if (!ret)
-		ret = ethtool_feature(nic, NULL, r.feature, &on, &fixed);
-	if (!ret && on != !!r.value) {
+	if (!ret && on != want) {
 		ret = -EOPNOTSUPP;
 		nic_fail(nic, "the driver does not do it");
 	}
@@ -659,8 +686,10 @@ int ethtool_set(struct nic *nic, enum knob_kind kind, const char *value)
 	case KNOB_ADAPTIVE_RX:
 		ret = set_adaptive(nic, value);
 		break;
+	case KNOB_LRO:
+	case KNOB_GRO_HW:
 	case KNOB_NTUPLE:
-		ret = set_ntuple(nic, value);
+		ret = set_feature(nic, kind, !strcmp(value, "on"));
 		break;
 	case KNOB_KEY:
 		ret = set_key(nic, value);

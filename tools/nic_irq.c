@@ -278,18 +278,31 @@ static int irq_write(struct nic *nic, unsigned int irq, const char *value)
 	return ret;
 }
 
-/* By name, which stays; by queue where the name was not known. */
+/* Has the device an IRQ of this name? */
+bool irq_named(const struct nic *nic, const char *name)
+{
+	size_t i;
+
+	for (i = 0; i < nic->n_irqs; i++)
+		if (!strcmp(nic->irqs[i].name, name))
+			return true;
+	return false;
+}
+
+/* By name; by queue where that is not known or, with the device's, another. */
 int irq_set(struct nic *nic, const struct knob *k)
 {
-	int ret = 0, found = 0;
+	bool by_name, found = false;
+	int ret = 0;
 	size_t i;
 
 	irqs_find(nic);
+	by_name = k->name && irq_named(nic, k->name);
 	for (i = 0; !ret && i < nic->n_irqs; i++) {
-		if (k->name ? strcmp(k->name, nic->irqs[i].name) :
+		if (by_name ? strcmp(k->name, nic->irqs[i].name) :
 			      k->index != nic->irqs[i].queue)
 			continue;
-		found++;
+		found = true;
 		ret = irq_write(nic, nic->irqs[i].irq, k->value);
 	}
 	if (!found) {

@@ -23,6 +23,8 @@ const char *knob_key(enum knob_kind kind)
 		[KNOB_RX_RING] = "rx-ring",
 		[KNOB_ADAPTIVE_RX] = "adaptive-rx",
 		[KNOB_RX_USECS] = "rx-usecs",
+		[KNOB_LRO] = "large-receive-offload",
+		[KNOB_GRO_HW] = "rx-gro-hw",
 		[KNOB_NTUPLE] = "ntuple-filters",
 		[KNOB_KEY] = "rss-key",
 		[KNOB_TABLE] = "rss-table",
@@ -214,11 +216,11 @@ static void read_irqs(struct nic *nic, struct knobs *ks)
 /* All that is set now, in @ks, and what the device can do, in @nic. */
 void nic_snapshot(struct nic *nic, struct knobs *ks)
 {
-	int adaptive, usecs, v6;
+	int adaptive, usecs, kind, v6;
+	bool on, fixed = true;
 	char fields[16];
 	unsigned int i;
 	__u32 ring;
-	bool on;
 
 	memset(ks, 0, sizeof(*ks));
 	read_queues(nic);
@@ -238,8 +240,10 @@ void nic_snapshot(struct nic *nic, struct knobs *ks)
 		knobs_put(ks, KNOB_ADAPTIVE_RX, 0, NULL, adaptive ? "on" : "off");
 	if (usecs >= 0)
 		put_number(ks, KNOB_RX_USECS, usecs);
-	if (!ethtool_feature(nic, NULL, "rx-ntuple-filter", &on, &nic->ntuple_fixed))
-		knobs_put(ks, KNOB_NTUPLE, 0, NULL, on ? "on" : "off");
+	for (kind = KNOB_LRO; kind <= KNOB_NTUPLE; kind++)
+		if (!ethtool_feature(nic, NULL, feature_of(kind), &on, &fixed))
+			knobs_put(ks, kind, 0, NULL, on ? "on" : "off");
+	nic->ntuple_fixed = fixed;
 	read_rss(nic, ks);
 	for (v6 = 0; v6 < 2; v6++)
 		if (!ethtool_hash_fields(nic, v6, fields))
@@ -363,7 +367,7 @@ static char *label(const struct nic *nic, const struct knob *k)
 			if (k->name && !strcmp(k->name, nic->irqs[i].name))
 				return xasprintf("IRQ %u (%s) affinity",
 						 nic->irqs[i].irq, k->name);
-		return xasprintf("IRQ of new queue %u affinity", k->index);
+		return xasprintf("IRQ of %squeue %u affinity", k->name ? "" : "new ", k->index);
 	case KNOB_XPS:
 		return xasprintf("tx queue %u XPS CPUs", k->index);
 	case KNOB_RPS:

@@ -148,7 +148,7 @@ void nic_open(struct nic *nic, const char *name)
 		errx(EXIT_FAILURE, "there is no device '%s' in this network namespace; there are %s",
 		     name, *list ? list : "none at all");
 	}
-	strcpy(nic->name, name);
+	snprintf(nic->name, sizeof(nic->name), "%s", name);
 	if (link_get(nic->ifindex, &link))
 		errx(EXIT_FAILURE, "cannot ask the kernel about %s", name);
 	nic->up = link.flags & IFF_UP;

@@ -26,8 +26,6 @@ __asm__(".section .rodata\n"
 	"steer_object_end:\n"
 	".previous\n");
 
-extern const char steer_object[], steer_object_end[];
-
 static int quiet(enum libbpf_print_level level, const char *fmt, va_list ap)
 {
 	(void)level;

@@ -20,4 +20,7 @@ struct steer_config {
 	unsigned int cpu[STEER_CPUS];
 };
 
+/* The compiled program, within the command. */
+extern const char steer_object[], steer_object_end[];
+
 #endif /* _FASTSOCKET_STEER_H */

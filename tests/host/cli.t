@@ -71,9 +71,36 @@ ok "--version" prints "fastsocket 1.2.3" --version
 ok "--help names the commands" prints "unload" --help
 ok "run --help" prints "--library=PATH" run --help
 ok "status --help" prints "--watch" status --help
+ok "nic --help" prints "reset DEVICE" nic --help
+ok "nic setup --help" prints "--steer=MODE" nic setup --help
+ok "nic show --help" prints "--json" nic show --help
+ok "nic reset --help" prints "Usage: fastsocket nic reset" nic reset --help
 ok "unload --help" prints "Usage: fastsocket unload" unload --help
 ok "no command" gives 2 "a command is missing" 
 ok "unknown command" gives 2 "no command 'bogus'" bogus
+ok "nic without a command" gives 2 "a command is missing: setup, show or reset" nic
+ok "unknown command of nic" gives 2 "no command 'nic bogus'" nic bogus
+for command in setup show reset; do
+	ok "nic $command without a device" gives 2 "the device is missing" nic $command
+	ok "nic $command with two devices" gives 2 "'eth1' is too many" nic $command eth0 eth1
+	ok "unknown option of nic $command" gives 2 "unrecognized option" nic $command --bogus eth0
+done
+ok "nic show: no such device" gives 1 "no device 'fs-nosuch' in this network namespace; there are" \
+	nic show fs-nosuch
+ok "nic show: a name that is too long" gives 1 "there is no device" \
+	nic show fs-a-name-that-is-too-long
+ok "nic show: loopback" gives 1 "lo is the loopback device" nic show lo
+ok "nic setup: unknown mode" gives 2 "--steer is auto, ntuple, rss, xdp or off, not 'best'" \
+	nic setup --steer best eth0
+unprivileged() {
+	chmod -R a+rX "$tmp"
+	for command in setup reset; do
+		! setpriv --reuid=65534 --regid=65534 --clear-groups \
+			"$fs" nic $command lo 2>"$tmp/err" || return 1
+		grep -F "run as root" "$tmp/err" || return 1
+	done
+}
+[ "$(id -u)" != 0 ] || ok "nic setup and reset: not root" unprivileged
 ok "unknown option" gives 2 "unrecognized option" --bogus
 ok "unknown option of run" gives 2 "unrecognized option" run --bogus true
 ok "unknown option of status" gives 2 "unrecognized option" status --bogus
@@ -512,7 +539,7 @@ if command -v mandoc >/dev/null; then
 fi
 documented() {
 	mandoc -Tutf8 "$top/Documentation/fastsocket.8" | col -b >"$tmp/man"
-	for word in $("$fs" "$1" --help | grep -oE -- '--[a-z]+'); do
+	for word in $("$fs" "$@" --help | grep -oE -- '--[a-z]+'); do
 		echo "$word"
 		grep -qF -- "$word" "$tmp/man" || return 1
 	done
@@ -520,6 +547,8 @@ documented() {
 if command -v mandoc >/dev/null && command -v col >/dev/null; then
 	ok "fastsocket(8) has every option of run" documented run
 	ok "fastsocket(8) has every option of status" documented status
+	ok "fastsocket(8) has every option of nic setup" documented nic setup
+	ok "fastsocket(8) has every option of nic show" documented nic show
 fi
 columns() {
 	for word in $(head -1 "$tmp/proc/fastsocket/stats" | sed 's/ later$//') $packets \

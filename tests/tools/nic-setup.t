@@ -21,10 +21,13 @@ TOOL = os.environ["FASTSOCKET_TOOL"]
 STATES = "/run/fastsocket/nic/*.json"
 
 
-def nic(*args, status=0, netns=None):
+def nic(*args, status=0, netns=None, **shim):
     """Run the command; returns what it prints on stdout and on stderr."""
     where = ("ip", "netns", "exec", netns) if netns else ()
-    done = subprocess.run((*where, TOOL, "nic", *args), text=True, check=False,
+    env = dict(os.environ, **{k: str(v) for k, v in shim.items()})
+    if shim:
+        env["LD_PRELOAD"] = os.environ["FASTSOCKET_NIC_SHIM"]
+    done = subprocess.run((*where, TOOL, "nic", *args), text=True, check=False, env=env,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert done.returncode == status, (args, done.returncode, done.stdout, done.stderr)
     return done.stdout, done.stderr
@@ -191,7 +194,7 @@ def rules_steer(stack):
                 client = connect(stack, addr, port_of(server))
             accepted = take(server)
             grown = [b - a for a, b in zip(before, queue_counts("nic0"))]
-            assert grown[c] >= 2 and sum(grown) - grown[c] <= 1, (addr, c, grown)
+            assert grown[c] >= 2, (addr, c, grown)
             assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_INCOMING_CPU) == c
             client.close()
     server = listener(stack, "10.9.1.1", port=8080)
@@ -599,13 +602,113 @@ def unprivileged(stack):
 
 
 @case
-def without_module(stack):
-    """Without a module that can be told how the device steers, that is said, and the rest is set."""
+def refused_rule(stack):
+    """A device that refuses a rule although it has filters: auto undoes what it did for ntuple and takes rss; asked for by name it is an error, and nothing is changed."""
     card(stack)
+    unusual("nic0")
+    before = dump("nic0")
+    text, notes = nic("setup", "nic0", "--steer", "ntuple", status=1, SHIM_RULES=3)
+    assert "cannot set ntuple rule tcp4 class 3: Invalid argument; undoing" in notes, notes
+    assert len(lines(text, "undo ", "rule tcp4 class", "-> none")) == 3, text
+    same(before, dump("nic0"))
+    notes = nic("setup", "nic0", SHIM_RULES=5)[1]
+    assert "no steering by ntuple: cannot set ntuple rule tcp6 class 1" in notes, notes
+    assert "steering: rss" in notes
+    seen = show("nic0")
+    assert seen["steering"] == "rss" and not seen["rules"] and seen["hash_tcp4"] == "sdfn"
+    nic("reset", "nic0")
+    same(before, dump("nic0"))
+
+
+@case
+def renamed(stack):
+    """A device that has got another name since, and its interrupts with it, is still the one that was set up."""
+    card(stack)
+    unusual("nic0")
+    nic("setup", "nic0", "--steer", "ntuple")
+    run("ip", "link", "set", "nic0", "down")
+    run("ip", "link", "set", "nic0", "name", "uplink")
+    stack.callback(run, "ip", "link", "del", "uplink", check=False)
+    run("ip", "link", "set", "uplink", "up")
+    assert show("uplink")["steering"] == "ntuple"
+    assert nic("setup", "uplink", "--steer", "ntuple")[0] == ""
+    nic("reset", "uplink")
+    assert [irq_affinity(irq) for irq in nic_irqs("uplink")] == ["3", "1-2"]
+    assert not glob.glob(STATES)
+
+
+@case
+def interrupted(stack):
+    """A setup whose output nobody reads, or that gets SIGHUP, finishes."""
+    card(stack)
+    before = dump("nic0")
+    reader, writer = os.pipe()
+    os.close(reader)
+    tool = subprocess.Popen((TOOL, "nic", "setup", "nic0", "--steer", "ntuple"),
+                            stdout=writer, stderr=subprocess.DEVNULL)
+    os.close(writer)
+    while tool.poll() is None and not glob.glob(STATES):
+        time.sleep(0.01)
+    tool.send_signal(signal.SIGHUP)
+    assert tool.wait(60) == 1, tool.returncode      # it could not write its output
+    assert len(show("nic0")["rules"]) == 8
+    nic("reset", "nic0")
+    same(before, dump("nic0"))
+
+
+@case
+def names_of_interrupts(stack):
+    """A queue's interrupts are known by the names that drivers give them, also where queues are counted from 1, and other devices' are not taken for them."""
+    veth(stack, "far", "10.9.8")
+    ethtool("-L", "wire", "rx", "4", "tx", "4")
+    path = "/tmp/interrupts"
+    for names in (["wire-TxRx-%d" % n for n in range(4)],
+                  ["i40e-wire-TxRx-%d" % n for n in range(4)],
+                  ["wire-rx-%d" % n for n in range(1, 5)],
+                  ["wire-fp-%d" % n for n in range(4)]):
+        with open(path, "w") as f:
+            f.write("            CPU0       CPU1\n")
+            for n, name in enumerate(["wire", "wire-misc", "awire-TxRx-0", "wire2-TxRx-1"] + names):
+                f.write("%4d:         11          0   PCI-MSI 524288-edge      %s\n" % (100 + n, name))
+            f.write("NMI:          0          0   Non-maskable interrupts\n")
+        seen = json.loads(nic("show", "wire", "--json", SHIM_INTERRUPTS=path)[0])
+        assert [[i["name"] for i in q["irqs"]] for q in seen["queues"]] == [[n] for n in names], seen
+    os.unlink(path)
+
+
+@case
+def module_told(stack):
+    """The module is told the mode and each class' or queue's CPU, told again by a second setup, and told off by reset; one that does not take the mode makes auto go on; one that does not know the call, or is not there, is no obstacle."""
+    log = "/tmp/told"
+
+    def told():
+        text = read(log)
+        open(log, "w").close()
+        return [line.split(" ", 1)[1] for line in text.splitlines()]
+
+    card(stack)
+    nic("setup", "nic0", "--steer", "ntuple", "--cpus", "0,2,3", SHIM_MODULE=log)
+    assert told() == ["port 0,2,3,0"]
+    nic("setup", "nic0", "--steer", "rss", SHIM_MODULE=log)
+    assert told() == ["off", "rss 0,1,2,3"]
+    nic("setup", "nic0", "--steer", "xdp", "--cpus", "1-3", SHIM_MODULE=log)
+    assert told() == ["off", "port 1,2,3,1"]
+    text = nic("setup", "nic0", "--steer", "off", SHIM_MODULE=log)[0]
+    assert told() == ["off"] and lines(text, "module", "-> none")
+    nic("setup", "nic0", "--steer", "rss", SHIM_MODULE=log)
+    nic("reset", "nic0", SHIM_MODULE=log)
+    assert told() == ["rss 0,1,2,3", "off"]
+    notes = nic("setup", "nic0", SHIM_MODULE=log, SHIM_RULES=0, SHIM_NO_RSS=1)[1]
+    assert "no steering by rss: cannot set module: Operation not supported" in notes, notes
+    assert "steering: xdp" in notes and told() == ["port 0,1,2,3"]
+    nic("reset", "nic0", SHIM_MODULE=log)
+    os.unlink(log)
+    notes = nic("setup", "nic0", SHIM_MODULE=log, SHIM_OLD=1)[1]
+    assert "the module is not told: the one that is loaded is too old" in notes, notes
     if not loaded():
         notes = nic("setup", "nic0")[1]
         assert "the module is not told: it is not loaded" in notes, notes
-    assert show("nic0")["module"] is None
+        assert show("nic0")["module"] is None
 
 
 main()
