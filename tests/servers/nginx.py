@@ -26,7 +26,7 @@ http {{
     scgi_temp_path {dir}/s;
     server {{
         listen {port}{listen};
-        location / {{ return 200 "hello\\n"; }}
+        location / {{ {location} }}
     }}
 }}
 """
@@ -46,7 +46,8 @@ class Nginx:
     """Start on construction, stop() at the end."""
 
     def __init__(self, port, fastsocket=False, reuseport=False, workers=4,
-                 events="", main="", daemon=False, command=()):
+                 events="", main="", daemon=False, command=(),
+                 location='return 200 "hello\\n";'):
         self.dir = tempfile.mkdtemp(prefix="fs-nginx-")
         self.port = port
         self.count = workers
@@ -55,7 +56,7 @@ class Nginx:
         self.config = os.path.join(self.dir, "nginx.conf")
         with open(self.config, "w") as f:
             f.write(CONFIG.format(workers=workers, dir=self.dir, port=port,
-                                  events=events, main=main,
+                                  events=events, main=main, location=location,
                                   listen=" reuseport" if reuseport else ""))
         self.log = open(os.path.join(self.dir, "stderr"), "w+")
         self.master = subprocess.Popen(
