@@ -442,8 +442,10 @@ int irqbalance_ban(struct nic *nic, const char *value)
 	}
 	longer = xasprintf("settings ban irqs %s", *list ? list : "NONE");
 	free(list);
+	ret = 0;
 	if (strlen(longer) > IRQBALANCE_MAX)
-		ret = -E2BIG;
+		snprintf(nic->irqbalance_silent, sizeof(nic->irqbalance_silent),
+			 "its socket takes no list as long as this");
 	else
 		ret = irqbalance_ask(nic, longer, answer, sizeof(answer));
 	free(longer);
