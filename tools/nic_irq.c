@@ -321,16 +321,18 @@ int irq_set(struct nic *nic, const struct knob *k)
 
 static pid_t irqbalance_pid(void)
 {
+	char name[64], path[64], c[2];
+	DIR *d = opendir("/proc");
 	struct dirent *de;
 	pid_t pid = 0;
-	char name[64];
-	DIR *d = opendir("/proc");
 
 	while (d && !pid && (de = readdir(d))) {
 		if (!isdigit((unsigned char)*de->d_name))
 			continue;
 		proc_name(atoi(de->d_name), name, sizeof(name));
-		if (!strcmp(name, "irqbalance"))
+		/* One that is ending has no command line any more. */
+		snprintf(path, sizeof(path), "/proc/%d/cmdline", atoi(de->d_name));
+		if (!strcmp(name, "irqbalance") && read_line(path, c, sizeof(c)))
 			pid = atoi(de->d_name);
 	}
 	if (d)
@@ -392,6 +394,10 @@ char *irqbalance_bans(struct nic *nic)
 	if (!nic->irqbalance)
 		return NULL;
 	ret = irqbalance_ask(nic, "setup", answer, sizeof(answer));
+	if (ret)
+		nic->irqbalance = irqbalance_pid();
+	if (!nic->irqbalance)
+		return NULL;
 	if (ret || strncmp(answer, "SLEEP ", 6)) {
 		snprintf(nic->irqbalance_silent, sizeof(nic->irqbalance_silent),
 			 "its socket in /run/irqbalance does not answer%s%s",
@@ -442,8 +448,10 @@ int irqbalance_ban(struct nic *nic, const char *value)
 	}
 	longer = xasprintf("settings ban irqs %s", *list ? list : "NONE");
 	free(list);
+	ret = 0;
 	if (strlen(longer) > IRQBALANCE_MAX)
-		ret = -E2BIG;
+		snprintf(nic->irqbalance_silent, sizeof(nic->irqbalance_silent),
+			 "its socket takes no list as long as this");
 	else
 		ret = irqbalance_ask(nic, longer, answer, sizeof(answer));
 	free(longer);

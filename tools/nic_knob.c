@@ -614,7 +614,7 @@ static int set_kind(struct nic *nic, struct run *run, enum knob_kind kind,
 
 /* The kernel refuses fewer queues than a table uses that somebody has set. */
 static int clear_table(struct nic *nic, struct run *run, const struct knobs *fresh,
-		       const struct knobs *target)
+		       const struct knobs *target, bool going_on)
 {
 	const char *have = knobs_first(fresh, KNOB_TABLE);
 	const char *want = knobs_first(target, KNOB_TABLE);
@@ -622,7 +622,7 @@ static int clear_table(struct nic *nic, struct run *run, const struct knobs *fre
 
 	if (!have || !want || !strcmp(have, want) || strcmp(want, "default"))
 		return 0;
-	return set_one(nic, run, &table, false);
+	return set_one(nic, run, &table, going_on);
 }
 
 /*
@@ -646,7 +646,7 @@ int nic_apply(struct nic *nic, const struct knobs *target, const char *verb,
 		unsigned int before = run.changes;
 
 		if (kind == KNOB_RX_CHANNELS)
-			ret = clear_table(nic, &run, &fresh, target);
+			ret = clear_table(nic, &run, &fresh, target, going_on);
 		if (!ret)
 			ret = set_kind(nic, &run, kind, &fresh, &fresh, target, going_on);
 		remade |= run.changes != before;

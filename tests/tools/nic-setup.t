@@ -557,6 +557,13 @@ def irqbalance(stack):
     nic("reset", "nic0")
     banned = {int(n) for n in re.findall(r"IRQ (\d+)", irqbalance_setup(daemon.pid))}
     assert banned == {1, 8}, banned
+    full = list(range(200, 319))
+    irqbalance_setup(daemon.pid, ("settings ban irqs " + " ".join(map(str, full))).encode())
+    notes = nic("setup", "nic0", "--steer", "ntuple")[1]
+    assert "cannot be told" in notes and "takes no list as long as this" in notes, notes
+    banned = {int(n) for n in re.findall(r"IRQ (\d+)", irqbalance_setup(daemon.pid))}
+    assert banned == set(full), banned
+    nic("reset", "nic0")
     os.unlink(path)
     text, notes = nic("setup", "nic0", "--steer", "ntuple")
     assert not lines(text, "irqbalance")
