@@ -566,6 +566,27 @@ void fs_established_find(struct fs_net *fn, const struct fs_packet *p)
 	fs_conn_note(conn, th);
 }
 
+/**
+ * fs_established_same() - whether a packet is still of the socket it was given
+ * @p: the packet; a rule may have rewritten it since
+ *
+ * Context: softirq, RCU read side.
+ */
+bool fs_established_same(const struct fs_packet *p)
+{
+	const struct sock *sk = p->skb->sk;
+
+	if (sk->sk_dport != p->th->source || sk->sk_num != ntohs(p->th->dest))
+		return false;
+#if IS_ENABLED(CONFIG_IPV6)
+	if (p->pf == NFPROTO_IPV6)
+		return ipv6_addr_equal(&sk->sk_v6_daddr, &ipv6_hdr(p->skb)->saddr) &&
+		       ipv6_addr_equal(&sk->sk_v6_rcv_saddr, &ipv6_hdr(p->skb)->daddr);
+#endif
+	return sk->sk_daddr == ip_hdr(p->skb)->saddr &&
+	       sk->sk_rcv_saddr == ip_hdr(p->skb)->daddr;
+}
+
 static void fs_count_packet(struct fs_net *fn, enum fs_kind kind, bool here,
 			    bool found)
 {

@@ -83,11 +83,14 @@ static void fs_deliver(struct sk_buff *skb, const struct nf_hook_state *state)
 	struct fs_packet p;
 	struct tcphdr buf;
 
-	/* fs_established_find() has assigned and counted it. */
-	if (skb->sk && skb->destructor == sock_efree)
-		return;
 	if (!fs_packet(&p, skb, state, &buf))
 		return;
+	/* fs_established_find() has assigned and counted it. */
+	if (skb->sk && skb->destructor == sock_efree) {
+		if (fs_established_same(&p))
+			return;
+		skb_orphan(skb);
+	}
 	if (READ_ONCE(fn->filed) && !(p.th->syn && !p.th->ack))
 		fs_established_count(fn, &p);
 
