@@ -9,7 +9,9 @@
  * references. The price is that a closed socket is freed up to FS_ENDING_TICK
  * later. The packets that end a connection come through the table, so it
  * knows which sockets to look at; one that ends without a packet is found by
- * a slow walk over the table.
+ * a walk over the table, slow where little comes and goes: it looks at several
+ * connections for each that has come and not gone, so that the dead remain a
+ * fraction of the table.
  *
  * A second index, by socket, tells of a packet that the stock lookup has found
  * whether its connection has an owner. It is split so that CPUs seldom meet.
@@ -28,8 +30,14 @@
 #define FS_ENDING_TICK		(HZ / 10)
 /* Looks after which one that has not ended is left to the walk. */
 #define FS_ENDING_LOOKS		10
-/* The walk looks at this many connections of each CPU a second. */
+/* The walk looks at this many connections of each CPU a second, or more: */
 #define FS_WALK			4096
+/* at these for each that has come since and is still there, */
+#define FS_WALK_GROWTH		4
+/* at once when so many have come, */
+#define FS_GROWTH		(FS_WALK / FS_WALK_GROWTH)
+/* and soon again where more than one in these was dead. */
+#define FS_WALK_DEAD		8
 /* A socket that has a port may take this long to connect(). */
 #define FS_CONNECT_TIME		(2 * HZ)
 /* Entries to look at before softirqs may run again. */
@@ -58,6 +66,7 @@ enum fs_conn_state {
  * @kind: &enum fs_kind
  * @state: &enum fs_conn_state; under the core's lock
  * @looks: at it since it is in @ending
+ * @begun: a packet has come, so connect() has been called
  * @ending: in its core's list; under the core's lock
  * @rcu: for freeing
  */
@@ -71,6 +80,7 @@ struct fs_conn {
 	u8 kind;
 	u8 state;
 	u8 looks;
+	bool begun;
 	union {
 		struct list_head ending;
 		struct rcu_head rcu;
@@ -87,6 +97,7 @@ struct fs_conn {
  * @work: looks at @ending, and walks
  * @iter: where the walk is
  * @walked: jiffies of its last step
+ * @left: connections that this step left in @flows
  * @walking: @iter is valid
  * @ticking: @work is queued
  */
@@ -99,6 +110,7 @@ struct fs_core {
 	struct delayed_work work;
 	struct rhashtable_iter iter;
 	unsigned long walked;
+	int left;
 	bool walking;
 	bool ticking;
 };
@@ -235,7 +247,8 @@ static bool fs_conn_dead(const struct fs_conn *conn)
 		return true;
 	if (state != TCP_CLOSE)
 		return false;
-	return conn->kind == FS_PASSIVE ||
+	return conn->kind == FS_PASSIVE || READ_ONCE(conn->begun) ||
+	       sock_flag(conn->sk, SOCK_DEAD) ||
 	       (u32)jiffies - conn->born > FS_CONNECT_TIME;
 }
 
@@ -269,6 +282,8 @@ static void fs_conn_ending(struct fs_conn *conn)
 
 static void fs_conn_note(struct fs_conn *conn, const struct tcphdr *th)
 {
+	if (!READ_ONCE(conn->begun))
+		WRITE_ONCE(conn->begun, true);
 	if (th->fin || th->rst || (BIT(READ_ONCE(conn->sk->sk_state)) & FS_CLOSING))
 		fs_conn_ending(conn);
 }
@@ -299,24 +314,25 @@ static void fs_look_at_ending(struct fs_core *core)
 	spin_unlock_bh(&core->lock);
 }
 
-/* Some further steps over all of the core's connections. */
-static void fs_walk(struct fs_core *core)
+/* Some further steps over all of the core's connections; returns how many were dead. */
+static unsigned int fs_walk(struct fs_core *core, unsigned int steps)
 {
+	unsigned int n, dead = 0;
 	struct fs_conn *conn;
-	unsigned int n;
 
 	if (!core->walking) {
 		rhashtable_walk_enter(&core->flows, &core->iter);
 		core->walking = true;
 	}
 	rhashtable_walk_start(&core->iter);
-	for (n = 0; n < FS_WALK; n++) {
+	for (n = 0; n < steps; n++) {
 		conn = rhashtable_walk_next(&core->iter);
 		if (IS_ERR(conn))
 			continue;	/* resized: it begins again */
 		if (!conn)
 			break;
 		if (fs_conn_dead(conn)) {
+			dead++;
 			spin_lock_bh(&core->lock);
 			if (conn->state != FS_CONN_GONE)
 				fs_conn_remove(core, conn);
@@ -329,21 +345,37 @@ static void fs_walk(struct fs_core *core)
 		}
 	}
 	rhashtable_walk_stop(&core->iter);
-	if (n < FS_WALK) {
+	if (n < steps) {
 		rhashtable_walk_exit(&core->iter);
 		core->walking = false;
 	}
+	return dead;
+}
+
+static int fs_grown(const struct fs_core *core)
+{
+	return atomic_read(&core->flows.nelems) - READ_ONCE(core->left);
 }
 
 static void fs_core_work(struct work_struct *work)
 {
 	struct fs_core *core = container_of(to_delayed_work(work),
 					    struct fs_core, work);
+	unsigned long delay;
+	unsigned int steps;
+	int grown;
 
 	fs_look_at_ending(core);
-	if (time_after_eq(jiffies, core->walked + HZ)) {
-		fs_walk(core);
+	delay = READ_ONCE(core->nending) ? FS_ENDING_TICK : HZ;
+	grown = fs_grown(core);
+	if (grown >= FS_GROWTH || time_after_eq(jiffies, core->walked + HZ)) {
+		steps = max(grown * FS_WALK_GROWTH, FS_WALK);
 		core->walked = jiffies;
+		if (fs_walk(core, steps) > steps / FS_WALK_DEAD) {
+			core->walked -= HZ;
+			delay = 1;
+		}
+		WRITE_ONCE(core->left, atomic_read(&core->flows.nelems));
 	}
 
 	if (!atomic_read(&core->flows.nelems)) {
@@ -352,7 +384,7 @@ static void fs_core_work(struct work_struct *work)
 		if (!atomic_read(&core->flows.nelems) || xchg(&core->ticking, true))
 			return;
 	}
-	fs_tick(core, READ_ONCE(core->nending) ? FS_ENDING_TICK : HZ);
+	fs_tick(core, delay);
 }
 
 /* Both tables or none. */
@@ -361,6 +393,7 @@ static void fs_file(struct fs_net *fn, struct sock *sk, int cpu,
 {
 	struct fs_core *core = &per_cpu(fs_cores, cpu);
 	struct fs_conn *conn;
+	bool grown;
 	int err;
 
 	conn = kmem_cache_zalloc(fs_conns, gfp | __GFP_NOWARN);
@@ -385,6 +418,7 @@ static void fs_file(struct fs_net *fn, struct sock *sk, int cpu,
 		/* Nobody has seen it. */
 		fs_conn_free(conn);
 	}
+	grown = fs_grown(core) == FS_GROWTH;
 	spin_unlock_bh(&core->lock);
 	if (err)
 		return;
@@ -395,6 +429,8 @@ static void fs_file(struct fs_net *fn, struct sock *sk, int cpu,
 	smp_mb();
 	if (!READ_ONCE(core->ticking) && !xchg(&core->ticking, true))
 		fs_tick(core, HZ);
+	else if (grown)
+		fs_tick(core, 0);
 }
 
 static void fs_sock_flow(const struct sock *sk, struct fs_flow *flow)
