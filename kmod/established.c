@@ -387,12 +387,61 @@ static void fs_core_work(struct work_struct *work)
 	fs_tick(core, delay);
 }
 
+static void fs_sock_flow(const struct sock *sk, struct fs_flow *flow)
+{
+	*flow = (struct fs_flow){
+		.sport = sk->sk_dport,
+		.dport = htons(sk->sk_num),
+	};
+#if IS_ENABLED(CONFIG_IPV6)
+	if (sk->sk_family == AF_INET6 && !ipv6_addr_v4mapped(&sk->sk_v6_daddr)) {
+		flow->v6 = true;
+		flow->saddr = sk->sk_v6_daddr;
+		flow->daddr = sk->sk_v6_rcv_saddr;
+		return;
+	}
+#endif
+	flow->saddr.s6_addr32[0] = sk->sk_daddr;
+	flow->daddr.s6_addr32[0] = sk->sk_rcv_saddr;
+}
+
+/*
+ * 0 where the entry is in the way of a new one with this hash: its socket has
+ * not, or not any more, the addresses and ports that it was filed by.
+ */
+static int fs_conn_cmp_stale(struct rhashtable_compare_arg *arg, const void *obj)
+{
+	const struct fs_conn *conn = obj;
+	u32 hash = *(const u32 *)arg->key;
+	struct fs_flow flow;
+
+	if (conn->hash != hash)
+		return 1;
+	if (!(BIT(READ_ONCE(conn->sk->sk_state)) & FS_ALIVE))
+		return 0;
+	fs_sock_flow(conn->sk, &flow);
+	return fs_hash(sock_net(conn->sk), &flow) == hash;
+}
+
+static u32 fs_stale_hash(const void *data, u32 len, u32 seed)
+{
+	return jhash_1word(*(const u32 *)data, seed);
+}
+
+static const struct rhashtable_params fs_stale_params = {
+	.head_offset = offsetof(struct fs_conn, flow),
+	.key_len = sizeof(u32),
+	.hashfn = fs_stale_hash,
+	.obj_hashfn = fs_conn_hash,
+	.obj_cmpfn = fs_conn_cmp_stale,
+};
+
 /* Both tables or none. */
 static void fs_file(struct fs_net *fn, struct sock *sk, int cpu,
 		    enum fs_kind kind, u32 hash, gfp_t gfp)
 {
 	struct fs_core *core = &per_cpu(fs_cores, cpu);
-	struct fs_conn *conn;
+	struct fs_conn *conn, *old;
 	bool grown;
 	int err;
 
@@ -408,6 +457,9 @@ static void fs_file(struct fs_net *fn, struct sock *sk, int cpu,
 
 	/* Under the lock, as whoever finds it in one table may remove it. */
 	spin_lock_bh(&core->lock);
+	/* However often a tuple is used again, no chain grows by it. */
+	while ((old = rhashtable_lookup(&core->flows, &hash, fs_stale_params)))
+		fs_conn_remove(core, old);
 	err = rhashtable_lookup_insert_fast(fs_index_of(sk), &conn->index,
 					    fs_index_params);
 	if (!err) {
@@ -431,24 +483,6 @@ static void fs_file(struct fs_net *fn, struct sock *sk, int cpu,
 		fs_tick(core, HZ);
 	else if (grown)
 		fs_tick(core, 0);
-}
-
-static void fs_sock_flow(const struct sock *sk, struct fs_flow *flow)
-{
-	*flow = (struct fs_flow){
-		.sport = sk->sk_dport,
-		.dport = htons(sk->sk_num),
-	};
-#if IS_ENABLED(CONFIG_IPV6)
-	if (sk->sk_family == AF_INET6 && !ipv6_addr_v4mapped(&sk->sk_v6_daddr)) {
-		flow->v6 = true;
-		flow->saddr = sk->sk_v6_daddr;
-		flow->daddr = sk->sk_v6_rcv_saddr;
-		return;
-	}
-#endif
-	flow->saddr.s6_addr32[0] = sk->sk_daddr;
-	flow->daddr.s6_addr32[0] = sk->sk_rcv_saddr;
 }
 
 /**
