@@ -99,7 +99,7 @@ vm-modules:
 	done
 
 # What the tests run beside the servers; "next" is a library of a release to come.
-test-programs: build/load build/errnos
+test-programs: build/load build/errnos build/pending
 	@mkdir -p build/next/preload build/next/kmod/uapi
 	@cp -u preload/*.c preload/*.h preload/Makefile build/next/preload/
 	@sed 's/^\(#define FASTSOCKET_VERSION\).*/\1 99/' kmod/uapi/fastsocket.h >build/next/kmod/uapi/fastsocket.h
@@ -107,7 +107,8 @@ test-programs: build/load build/errnos
 
 build/load: tests/servers/load.c
 build/errnos: tests/preload/errnos.c
-build/load build/errnos:
+build/pending: tests/kmod/pending.c
+build/load build/errnos build/pending:
 	@mkdir -p build
 	$(CC) -O2 -Wall -Wextra -o $@ $<
 

@@ -91,7 +91,9 @@ static void fs_deliver(struct sk_buff *skb, const struct nf_hook_state *state)
 			return;
 		skb_orphan(skb);
 	}
-	if (READ_ONCE(fn->filed) && !(p.th->syn && !p.th->ack))
+	/* The first ACK of all comes before anything has been filed. */
+	if ((READ_ONCE(fn->filed) || READ_ONCE(fn->live)) &&
+	    !(p.th->syn && !p.th->ack))
 		fs_established_count(fn, &p);
 
 	/* Established, or somebody else's choice; but early demux finds TIME_WAIT. */
