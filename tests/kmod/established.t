@@ -232,12 +232,11 @@ class Probe:
         stack.callback(self.write, enable, "0")
 
     def write(self, name, value):
+        fd = os.open(self.tracing + name, os.O_WRONLY | os.O_APPEND)
         try:
-            with open(self.tracing + name, "a") as f:
-                f.write(value)
-        except OSError as err:
-            with open(self.tracing + "error_log") as f:
-                raise OSError(err.errno, f.read()) from err
+            os.write(fd, value.encode())
+        finally:
+            os.close(fd)
 
     def hits(self):
         with open(self.tracing + "kprobe_profile") as f:
@@ -253,11 +252,12 @@ def route(stack):
     run("ip", "addr", "add", "fd08::1/64", "dev", "wire", "nodad")
     run("ip", "-n", "fst-e", "addr", "add", "fd08::2/64", "dev", "eth0", "nodad")
     sysctl("net.ipv4.ip_early_demux", 0)
-    for addr, to, function in (("10.8.0.1", "10.8.0.1", "ip_route_input_noref"),
-                               ("fd08::1", "fd08::1", "ip6_route_input"),
-                               ("::", "10.8.0.1", "ip_route_input_noref")):
+    for number, addr, to, function in (
+            (8080, "10.8.0.1", "10.8.0.1", "ip_route_input_noref"),
+            (8081, "fd08::1", "fd08::1", "ip6_route_input"),
+            (8082, "::", "10.8.0.1", "ip_route_input_noref")):
         with contextlib.ExitStack() as inner:
-            client, server = peer(inner, addr=addr)(to)
+            client, server = peer(inner, addr, number)(to)
             talk_on(1, client, server)
             probe = Probe(inner, function)
             for value in (1, 0):
@@ -939,7 +939,7 @@ def silent_ends(stack):
     """Sockets that get a port and are closed, however many, do not pile up."""
     empty()
     blackhole(stack)
-    count = 40000
+    count = 15000
     prog = pending(stack, 1, count, "10.1.0.0", "x")
     most = 0
     while prog.poll() is None:
