@@ -40,6 +40,8 @@
 #define FS_WALK_DEAD		8
 /* A socket that has a port may take this long to connect(). */
 #define FS_CONNECT_TIME		(2 * HZ)
+/* Buckets at least: a table grows in a work item, which a burst outruns. */
+#define FS_BUCKETS		4096
 /* Entries to look at before softirqs may run again. */
 #define FS_BATCH		64
 
@@ -190,6 +192,7 @@ static const struct rhashtable_params fs_flow_params = {
 	.hashfn = fs_key_hash,
 	.obj_hashfn = fs_conn_hash,
 	.obj_cmpfn = fs_conn_cmp,
+	.min_size = FS_BUCKETS,
 	.automatic_shrinking = true,
 };
 
@@ -197,6 +200,7 @@ static const struct rhashtable_params fs_index_params = {
 	.head_offset = offsetof(struct fs_conn, index),
 	.key_offset = offsetof(struct fs_conn, sk),
 	.key_len = sizeof(struct sock *),
+	.min_size = FS_BUCKETS,
 	.automatic_shrinking = true,
 };
 

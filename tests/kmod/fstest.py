@@ -61,9 +61,9 @@ def main():
     sys.exit(1 if failed else 0)
 
 
-def run(*cmd, check=True):
+def run(*cmd, check=True, text=None):
     done = subprocess.run(cmd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          text=True, check=False)
+                          input=text, text=True, check=False)
     if check and done.returncode:
         raise AssertionError("%s: %s" % (" ".join(cmd), done.stdout))
     return done.stdout
@@ -318,10 +318,9 @@ def unshare_net(stack):
 
 def nft(stack, rules):
     """Rules in a table of their own, gone when the case ends."""
-    run("nft", "add", "table", "inet", "fstest")
+    text = "".join("add %s\n" % rule for rule in ["table inet fstest", *rules])
+    run("nft", "-f", "-", text=text)
     stack.callback(run, "nft", "delete", "table", "inet", "fstest", check=False)
-    for rule in rules:
-        run("nft", "add", *rule.split(" ", 1)[0:1], *rule.split()[1:])
 
 
 def half_open(stack, parent, cpu, count):
@@ -337,10 +336,11 @@ def wire(stack, name, subnet, device="wire"):
     """A namespace @name at SUBNET.2, joined to @device of this one at SUBNET.1."""
     run("ip", "netns", "add", name)
     stack.callback(run, "ip", "netns", "del", name)
-    run("ip", "link", "add", device, "type", "veth", "peer", "name", "eth0",
-        "netns", name)
-    run("ip", "addr", "add", subnet + ".1/24", "dev", device)
-    run("ip", "link", "set", device, "up")
-    run("ip", "-n", name, "addr", "add", subnet + ".2/24", "dev", "eth0")
-    run("ip", "-n", name, "link", "set", "eth0", "up")
-    run("ip", "-n", name, "route", "add", "default", "via", subnet + ".1")
+    run("ip", "-batch", "-", text="""
+        link add %s type veth peer name eth0 netns %s
+        addr add %s.1/24 dev %s
+        link set %s up""" % (device, name, subnet, device, device))
+    run("ip", "-n", name, "-batch", "-", text="""
+        addr add %s.2/24 dev eth0
+        link set eth0 up
+        route add default via %s.1""" % (subnet, subnet))
