@@ -112,7 +112,7 @@ vm-modules:
 	done
 
 # What the tests run beside the servers; "next" is a library of a release to come.
-test-programs: build/load build/errnos build/connect build/shim.so build/nic-shim.so
+test-programs: build/load build/errnos build/pending build/connect build/shim.so build/nic-shim.so
 	@mkdir -p build/next/preload build/next/kmod/uapi
 	@cp -u preload/*.c preload/*.h preload/Makefile build/next/preload/
 	@sed 's/^\(#define FASTSOCKET_VERSION\).*/\1 99/' kmod/uapi/fastsocket.h >build/next/kmod/uapi/fastsocket.h
@@ -120,7 +120,8 @@ test-programs: build/load build/errnos build/connect build/shim.so build/nic-shi
 
 build/load: tests/servers/load.c
 build/errnos: tests/preload/errnos.c
-build/load build/errnos:
+build/pending: tests/kmod/pending.c
+build/load build/errnos build/pending:
 	@mkdir -p build
 	$(CC) -O2 -Wall -Wextra -o $@ $<
 build/connect: benchmarks/connect/connect.c

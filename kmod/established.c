@@ -9,7 +9,9 @@
  * references. The price is that a closed socket is freed up to FS_ENDING_TICK
  * later. The packets that end a connection come through the table, so it
  * knows which sockets to look at; one that ends without a packet is found by
- * a slow walk over the table.
+ * a walk over the table, slow where little comes and goes: it looks at several
+ * connections for each that has come and not gone, so that the dead remain a
+ * fraction of the table.
  *
  * A second index, by socket, tells of a packet that the stock lookup has found
  * whether its connection has an owner. It is split so that CPUs seldom meet.
@@ -28,10 +30,18 @@
 #define FS_ENDING_TICK		(HZ / 10)
 /* Looks after which one that has not ended is left to the walk. */
 #define FS_ENDING_LOOKS		10
-/* The walk looks at this many connections of each CPU a second. */
+/* The walk looks at this many connections of each CPU a second, or more: */
 #define FS_WALK			4096
+/* at these for each that has come since and is still there, */
+#define FS_WALK_GROWTH		4
+/* at once when so many have come, */
+#define FS_GROWTH		(FS_WALK / FS_WALK_GROWTH)
+/* and soon again where more than one in these was dead. */
+#define FS_WALK_DEAD		8
 /* A socket that has a port may take this long to connect(). */
 #define FS_CONNECT_TIME		(2 * HZ)
+/* Buckets at least: a table grows in a work item, which a burst outruns. */
+#define FS_BUCKETS		4096
 /* Entries to look at before softirqs may run again. */
 #define FS_BATCH		64
 
@@ -58,6 +68,7 @@ enum fs_conn_state {
  * @kind: &enum fs_kind
  * @state: &enum fs_conn_state; under the core's lock
  * @looks: at it since it is in @ending
+ * @begun: a packet has come, so connect() has been called
  * @ending: in its core's list; under the core's lock
  * @rcu: for freeing
  */
@@ -71,6 +82,7 @@ struct fs_conn {
 	u8 kind;
 	u8 state;
 	u8 looks;
+	bool begun;
 	union {
 		struct list_head ending;
 		struct rcu_head rcu;
@@ -87,6 +99,7 @@ struct fs_conn {
  * @work: looks at @ending, and walks
  * @iter: where the walk is
  * @walked: jiffies of its last step
+ * @left: connections that this step left in @flows
  * @walking: @iter is valid
  * @ticking: @work is queued
  */
@@ -99,6 +112,7 @@ struct fs_core {
 	struct delayed_work work;
 	struct rhashtable_iter iter;
 	unsigned long walked;
+	int left;
 	bool walking;
 	bool ticking;
 };
@@ -178,6 +192,7 @@ static const struct rhashtable_params fs_flow_params = {
 	.hashfn = fs_key_hash,
 	.obj_hashfn = fs_conn_hash,
 	.obj_cmpfn = fs_conn_cmp,
+	.min_size = FS_BUCKETS,
 	.automatic_shrinking = true,
 };
 
@@ -185,6 +200,7 @@ static const struct rhashtable_params fs_index_params = {
 	.head_offset = offsetof(struct fs_conn, index),
 	.key_offset = offsetof(struct fs_conn, sk),
 	.key_len = sizeof(struct sock *),
+	.min_size = FS_BUCKETS,
 	.automatic_shrinking = true,
 };
 
@@ -235,7 +251,8 @@ static bool fs_conn_dead(const struct fs_conn *conn)
 		return true;
 	if (state != TCP_CLOSE)
 		return false;
-	return conn->kind == FS_PASSIVE ||
+	return conn->kind == FS_PASSIVE || READ_ONCE(conn->begun) ||
+	       sock_flag(conn->sk, SOCK_DEAD) ||
 	       (u32)jiffies - conn->born > FS_CONNECT_TIME;
 }
 
@@ -269,6 +286,8 @@ static void fs_conn_ending(struct fs_conn *conn)
 
 static void fs_conn_note(struct fs_conn *conn, const struct tcphdr *th)
 {
+	if (!READ_ONCE(conn->begun))
+		WRITE_ONCE(conn->begun, true);
 	if (th->fin || th->rst || (BIT(READ_ONCE(conn->sk->sk_state)) & FS_CLOSING))
 		fs_conn_ending(conn);
 }
@@ -299,24 +318,25 @@ static void fs_look_at_ending(struct fs_core *core)
 	spin_unlock_bh(&core->lock);
 }
 
-/* Some further steps over all of the core's connections. */
-static void fs_walk(struct fs_core *core)
+/* Some further steps over all of the core's connections; returns how many were dead. */
+static unsigned int fs_walk(struct fs_core *core, unsigned int steps)
 {
+	unsigned int n, dead = 0;
 	struct fs_conn *conn;
-	unsigned int n;
 
 	if (!core->walking) {
 		rhashtable_walk_enter(&core->flows, &core->iter);
 		core->walking = true;
 	}
 	rhashtable_walk_start(&core->iter);
-	for (n = 0; n < FS_WALK; n++) {
+	for (n = 0; n < steps; n++) {
 		conn = rhashtable_walk_next(&core->iter);
 		if (IS_ERR(conn))
 			continue;	/* resized: it begins again */
 		if (!conn)
 			break;
 		if (fs_conn_dead(conn)) {
+			dead++;
 			spin_lock_bh(&core->lock);
 			if (conn->state != FS_CONN_GONE)
 				fs_conn_remove(core, conn);
@@ -329,21 +349,37 @@ static void fs_walk(struct fs_core *core)
 		}
 	}
 	rhashtable_walk_stop(&core->iter);
-	if (n < FS_WALK) {
+	if (n < steps) {
 		rhashtable_walk_exit(&core->iter);
 		core->walking = false;
 	}
+	return dead;
+}
+
+static int fs_grown(const struct fs_core *core)
+{
+	return atomic_read(&core->flows.nelems) - READ_ONCE(core->left);
 }
 
 static void fs_core_work(struct work_struct *work)
 {
 	struct fs_core *core = container_of(to_delayed_work(work),
 					    struct fs_core, work);
+	unsigned long delay;
+	unsigned int steps;
+	int grown;
 
 	fs_look_at_ending(core);
-	if (time_after_eq(jiffies, core->walked + HZ)) {
-		fs_walk(core);
+	delay = READ_ONCE(core->nending) ? FS_ENDING_TICK : HZ;
+	grown = fs_grown(core);
+	if (grown >= FS_GROWTH || time_after_eq(jiffies, core->walked + HZ)) {
+		steps = max(grown * FS_WALK_GROWTH, FS_WALK);
 		core->walked = jiffies;
+		if (fs_walk(core, steps) > steps / FS_WALK_DEAD) {
+			core->walked -= HZ;
+			delay = 1;
+		}
+		WRITE_ONCE(core->left, atomic_read(&core->flows.nelems));
 	}
 
 	if (!atomic_read(&core->flows.nelems)) {
@@ -352,49 +388,7 @@ static void fs_core_work(struct work_struct *work)
 		if (!atomic_read(&core->flows.nelems) || xchg(&core->ticking, true))
 			return;
 	}
-	fs_tick(core, READ_ONCE(core->nending) ? FS_ENDING_TICK : HZ);
-}
-
-/* Both tables or none. */
-static void fs_file(struct fs_net *fn, struct sock *sk, int cpu,
-		    enum fs_kind kind, u32 hash, gfp_t gfp)
-{
-	struct fs_core *core = &per_cpu(fs_cores, cpu);
-	struct fs_conn *conn;
-	int err;
-
-	conn = kmem_cache_zalloc(fs_conns, gfp | __GFP_NOWARN);
-	if (!conn)
-		return;
-	sock_hold(sk);
-	conn->sk = sk;
-	conn->hash = hash;
-	conn->born = jiffies;
-	conn->cpu = cpu;
-	conn->kind = kind;
-
-	/* Under the lock, as whoever finds it in one table may remove it. */
-	spin_lock_bh(&core->lock);
-	err = rhashtable_lookup_insert_fast(fs_index_of(sk), &conn->index,
-					    fs_index_params);
-	if (!err) {
-		err = rhashtable_insert_fast(&core->flows, &conn->flow, fs_flow_params);
-		if (err)
-			fs_conn_remove(core, conn);
-	} else {
-		/* Nobody has seen it. */
-		fs_conn_free(conn);
-	}
-	spin_unlock_bh(&core->lock);
-	if (err)
-		return;
-
-	if (!READ_ONCE(fn->filed))
-		WRITE_ONCE(fn->filed, true);
-	/* Pairs with fs_core_work(). */
-	smp_mb();
-	if (!READ_ONCE(core->ticking) && !xchg(&core->ticking, true))
-		fs_tick(core, HZ);
+	fs_tick(core, delay);
 }
 
 static void fs_sock_flow(const struct sock *sk, struct fs_flow *flow)
@@ -413,6 +407,86 @@ static void fs_sock_flow(const struct sock *sk, struct fs_flow *flow)
 #endif
 	flow->saddr.s6_addr32[0] = sk->sk_daddr;
 	flow->daddr.s6_addr32[0] = sk->sk_rcv_saddr;
+}
+
+/*
+ * 0 where the entry is in the way of a new one with this hash: its socket has
+ * not, or not any more, the addresses and ports that it was filed by.
+ */
+static int fs_conn_cmp_stale(struct rhashtable_compare_arg *arg, const void *obj)
+{
+	const struct fs_conn *conn = obj;
+	u32 hash = *(const u32 *)arg->key;
+	struct fs_flow flow;
+
+	if (conn->hash != hash)
+		return 1;
+	if (!(BIT(READ_ONCE(conn->sk->sk_state)) & FS_ALIVE))
+		return 0;
+	fs_sock_flow(conn->sk, &flow);
+	return fs_hash(sock_net(conn->sk), &flow) == hash;
+}
+
+static u32 fs_stale_hash(const void *data, u32 len, u32 seed)
+{
+	return jhash_1word(*(const u32 *)data, seed);
+}
+
+static const struct rhashtable_params fs_stale_params = {
+	.head_offset = offsetof(struct fs_conn, flow),
+	.key_len = sizeof(u32),
+	.hashfn = fs_stale_hash,
+	.obj_hashfn = fs_conn_hash,
+	.obj_cmpfn = fs_conn_cmp_stale,
+};
+
+/* Both tables or none. */
+static void fs_file(struct fs_net *fn, struct sock *sk, int cpu,
+		    enum fs_kind kind, u32 hash, gfp_t gfp)
+{
+	struct fs_core *core = &per_cpu(fs_cores, cpu);
+	struct fs_conn *conn, *old;
+	bool grown;
+	int err;
+
+	conn = kmem_cache_zalloc(fs_conns, gfp | __GFP_NOWARN);
+	if (!conn)
+		return;
+	sock_hold(sk);
+	conn->sk = sk;
+	conn->hash = hash;
+	conn->born = jiffies;
+	conn->cpu = cpu;
+	conn->kind = kind;
+
+	/* Under the lock, as whoever finds it in one table may remove it. */
+	spin_lock_bh(&core->lock);
+	/* However often a tuple is used again, no chain grows by it. */
+	while ((old = rhashtable_lookup(&core->flows, &hash, fs_stale_params)))
+		fs_conn_remove(core, old);
+	err = rhashtable_lookup_insert_fast(fs_index_of(sk), &conn->index,
+					    fs_index_params);
+	if (!err) {
+		err = rhashtable_insert_fast(&core->flows, &conn->flow, fs_flow_params);
+		if (err)
+			fs_conn_remove(core, conn);
+	} else {
+		/* Nobody has seen it. */
+		fs_conn_free(conn);
+	}
+	grown = fs_grown(core) == FS_GROWTH;
+	spin_unlock_bh(&core->lock);
+	if (err)
+		return;
+
+	if (!READ_ONCE(fn->filed))
+		WRITE_ONCE(fn->filed, true);
+	/* Pairs with fs_core_work(). */
+	smp_mb();
+	if (!READ_ONCE(core->ticking) && !xchg(&core->ticking, true))
+		fs_tick(core, HZ);
+	else if (grown)
+		fs_tick(core, 0);
 }
 
 /**
@@ -564,6 +638,27 @@ void fs_established_find(struct fs_net *fn, const struct fs_packet *p)
 	else
 		fs_count(fn, active_local);
 	fs_conn_note(conn, th);
+}
+
+/**
+ * fs_established_same() - whether a packet is still of the socket it was given
+ * @p: the packet; a rule may have rewritten it since
+ *
+ * Context: softirq, RCU read side.
+ */
+bool fs_established_same(const struct fs_packet *p)
+{
+	const struct sock *sk = p->skb->sk;
+
+	if (sk->sk_dport != p->th->source || sk->sk_num != ntohs(p->th->dest))
+		return false;
+#if IS_ENABLED(CONFIG_IPV6)
+	if (p->pf == NFPROTO_IPV6)
+		return ipv6_addr_equal(&sk->sk_v6_daddr, &ipv6_hdr(p->skb)->saddr) &&
+		       ipv6_addr_equal(&sk->sk_v6_rcv_saddr, &ipv6_hdr(p->skb)->daddr);
+#endif
+	return sk->sk_daddr == ip_hdr(p->skb)->saddr &&
+	       sk->sk_rcv_saddr == ip_hdr(p->skb)->daddr;
 }
 
 static void fs_count_packet(struct fs_net *fn, enum fs_kind kind, bool here,

@@ -70,42 +70,57 @@ static unsigned int fs_pre_routing(void *priv, struct sk_buff *skb,
 		return NF_ACCEPT;
 	if (state->pf == NFPROTO_IPV4)
 		p.dif = skb->skb_iif;
+	/* An NFQUEUE brings packets back in process context. */
+	local_bh_disable();
 	fs_established_find(fn, &p);
+	local_bh_enable();
 	return NF_ACCEPT;
 }
 
-static unsigned int fs_local_in(void *priv, struct sk_buff *skb,
-				const struct nf_hook_state *state)
+static void fs_deliver(struct sk_buff *skb, const struct nf_hook_state *state)
 {
 	struct fs_net *fn = fs_net(state->net);
 	struct fs_packet p;
 	struct tcphdr buf;
 
-	/* fs_established_find() has assigned and counted it. */
-	if (skb->sk && skb->destructor == sock_efree)
-		return NF_ACCEPT;
 	if (!fs_packet(&p, skb, state, &buf))
-		return NF_ACCEPT;
-	if (READ_ONCE(fn->filed) && !(p.th->syn && !p.th->ack))
+		return;
+	/* fs_established_find() has assigned and counted it. */
+	if (skb->sk && skb->destructor == sock_efree) {
+		if (fs_established_same(&p))
+			return;
+		skb_orphan(skb);
+	}
+	/* The first ACK of all comes before anything has been filed. */
+	if ((READ_ONCE(fn->filed) || READ_ONCE(fn->live)) &&
+	    !(p.th->syn && !p.th->ack))
 		fs_established_count(fn, &p);
 
 	/* Established, or somebody else's choice; but early demux finds TIME_WAIT. */
 	if (skb->sk && skb->sk->sk_state != TCP_TIME_WAIT)
-		return NF_ACCEPT;
+		return;
 	if (!READ_ONCE(fn->live) || !READ_ONCE(fn->listen_spawn))
-		return NF_ACCEPT;
+		return;
 	if (p.th->rst || p.th->fin || p.th->syn == p.th->ack)
-		return NF_ACCEPT;
+		return;
 	if (p.th->ack && time_after(jiffies, READ_ONCE(fn->flood_until)))
-		return NF_ACCEPT;
+		return;
 
 	if (!pskb_may_pull(skb, p.thoff + p.th->doff * 4))
-		return NF_ACCEPT;
+		return;
 	p.th = (const struct tcphdr *)(skb->data + p.thoff);
 	if (p.th->syn)
 		fs_syn(fn, &p);
 	else
 		fs_cookie(fn, &p);
+}
+
+static unsigned int fs_local_in(void *priv, struct sk_buff *skb,
+				const struct nf_hook_state *state)
+{
+	local_bh_disable();
+	fs_deliver(skb, state);
+	local_bh_enable();
 	return NF_ACCEPT;
 }
 

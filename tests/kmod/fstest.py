@@ -61,9 +61,9 @@ def main():
     sys.exit(1 if failed else 0)
 
 
-def run(*cmd, check=True):
+def run(*cmd, check=True, text=None):
     done = subprocess.run(cmd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          text=True, check=False)
+                          input=text, text=True, check=False)
     if check and done.returncode:
         raise AssertionError("%s: %s" % (" ".join(cmd), done.stdout))
     return done.stdout
@@ -246,8 +246,8 @@ def talk(client, server):
     assert client.recv(4) == b"pong"
 
 
-def table(name, process="self"):
-    with open("/proc/%s/net/fastsocket/%s" % (process, name)) as f:
+def table(name, task="self"):
+    with open("/proc/%s/net/fastsocket/%s" % (task, name)) as f:
         head, *rows = [line.split() for line in f]
     return [dict(zip(head, row)) for row in rows]
 
@@ -312,10 +312,9 @@ def blackhole(low=32768, high=65535):
 
 def nft(stack, rules):
     """Rules in a table of their own, gone when the case ends."""
-    run("nft", "add", "table", "inet", "fstest")
+    text = "".join("add %s\n" % rule for rule in ["table inet fstest", *rules])
+    run("nft", "-f", "-", text=text)
     stack.callback(run, "nft", "delete", "table", "inet", "fstest", check=False)
-    for rule in rules:
-        run("nft", "add", *rule.split(" ", 1)[0:1], *rule.split()[1:])
 
 
 def half_open(stack, parent, cpu, count):
@@ -331,28 +330,14 @@ def wire(stack, name, subnet, device="wire"):
     """A namespace @name at SUBNET.2, joined to @device of this one at SUBNET.1."""
     run("ip", "netns", "add", name)
     stack.callback(run, "ip", "netns", "del", name)
-    run("ip", "link", "add", device, "type", "veth", "peer", "name", "eth0",
-        "netns", name)
-    run("ip", "addr", "add", subnet + ".1/24", "dev", device)
-    run("ip", "link", "set", device, "up")
-    run("ip", "-n", name, "addr", "add", subnet + ".2/24", "dev", "eth0")
-    run("ip", "-n", name, "link", "set", "eth0", "up")
-    run("ip", "-n", name, "route", "add", "default", "via", subnet + ".1")
-
-
-@contextlib.contextmanager
-def in_netns(name):
-    """Sockets made and files opened inside are of the network namespace @name."""
-    here = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    there = os.open("/run/netns/" + name, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if libc.setns(there, CLONE_NEWNET):
-            raise OSError(ctypes.get_errno(), "setns")
-        yield
-    finally:
-        libc.setns(here, CLONE_NEWNET)
-        os.close(there)
-        os.close(here)
+    run("ip", "-batch", "-", text="""
+        link add %s type veth peer name eth0 netns %s
+        addr add %s.1/24 dev %s
+        link set %s up""" % (device, name, subnet, device, device))
+    run("ip", "-n", name, "-batch", "-", text="""
+        addr add %s.2/24 dev eth0
+        link set eth0 up
+        route add default via %s.1""" % (subnet, subnet))
 
 
 def nic_load(**params):
