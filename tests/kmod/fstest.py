@@ -340,6 +340,21 @@ def wire(stack, name, subnet, device="wire"):
         route add default via %s.1""" % (subnet, subnet))
 
 
+@contextlib.contextmanager
+def in_netns(name):
+    """Sockets made and files opened inside are of the network namespace @name."""
+    here = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    there = os.open("/run/netns/" + name, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if libc.setns(there, CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "setns")
+        yield
+    finally:
+        libc.setns(here, CLONE_NEWNET)
+        os.close(there)
+        os.close(here)
+
+
 def nic_load(**params):
     if not os.path.exists("/sys/module/rssnic"):
         run("insmod", os.environ["FASTSOCKET_NIC_KO"],
