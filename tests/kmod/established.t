@@ -663,6 +663,66 @@ def tproxy(stack):
     assert local <= 1 and missed >= 4, (local, missed)
 
 
+class Queue(threading.Thread):
+    """Lets every packet of NFQUEUE @number pass, in its own time."""
+
+    def __init__(self, stack, number):
+        super().__init__(daemon=True)
+        self.number, self.passed = number, 0
+        self.sock = stack.enter_context(socket.socket(socket.AF_NETLINK,
+                                                      socket.SOCK_RAW, 12))
+        self.sock.bind((0, 0))
+        # NFQA_CFG_CMD: bind; NFQA_CFG_PARAMS: 64 bytes of each.
+        self.send(2, struct.pack("=HHBxH", 8, 1, 1, 0))
+        self.send(2, struct.pack("=HH", 9, 2) + struct.pack("!IB", 64, 2) + bytes(3))
+        self.sock.settimeout(0.1)
+        self.stop = threading.Event()
+        stack.callback(self.join)
+        stack.callback(self.stop.set)
+        self.start()
+
+    def send(self, kind, attrs):
+        """A message of the nfnetlink_queue subsystem."""
+        self.sock.send(struct.pack("=IHHIIBBH", 20 + len(attrs), 0x300 | kind, 1,
+                                   0, 0, 0, 0, socket.htons(self.number)) + attrs)
+
+    def run(self):
+        while not self.stop.is_set():
+            try:
+                data = self.sock.recv(65536)
+            except TimeoutError:
+                continue
+            # NFQA_PACKET_HDR is the first attribute, the packet's id its beginning.
+            if struct.unpack_from("=H", data, 4)[0] == 0x300:
+                ident = data[24:28]
+                self.passed += 1
+                # NFQA_VERDICT_HDR: NF_ACCEPT.
+                self.send(1, struct.pack("=HHI", 12, 2, socket.htonl(1)) + ident)
+
+
+@case
+def queued(stack):
+    """Packets that a program has had in an NFQUEUE arrive; SYNs that take over a TIME_WAIT, too."""
+    unshare_net(stack)
+    queue = Queue(stack, 7)
+    nft(stack, ["chain inet fstest %s { type filter hook %s priority 0 ; }" % (c, c)
+                for c in ("prerouting", "input")] +
+        ["rule inet fstest %s tcp dport 8080 queue num 7" % c
+         for c in ("prerouting", "input")])
+    parent = listener(stack, port=8080)
+    locals_ = [spawn(stack, parent, cpu) for cpu in CPUS]
+    for _ in range(8):
+        client = connect(stack, "127.0.0.1", 8080, 1, sport=5555)
+        servers = []
+        wait_for(lambda: servers.extend(filter(None, (l.take(0) for l in locals_)))
+                 or servers)
+        talk(client, servers[0])
+        servers[0].close()
+        client.close()
+        wait_for(lambda: not run("ss", "-Htan", "sport = :5555"))
+    assert queue.passed > 50, queue.passed
+
+
 @case
 def bridged(stack):
     """Through a bridge with br_netfilter: connections to this host and past it arrive."""
