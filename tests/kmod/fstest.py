@@ -47,6 +47,7 @@ def main():
     for n, func in enumerate(chosen, 1):
         name = " ".join((func.__doc__ or func.__name__).split()).rstrip(".")
         name = name.replace("#", "")
+        started = time.monotonic()
         try:
             with contextlib.ExitStack() as stack:
                 func(stack)
@@ -58,6 +59,9 @@ def main():
             for line in traceback.format_exc().splitlines():
                 print("# " + line)
             print("not ok %d - %s" % (n, name), flush=True)
+        took = time.monotonic() - started
+        if took > 3:
+            print("# %.0f s" % took, flush=True)
     sys.exit(1 if failed else 0)
 
 

@@ -56,7 +56,8 @@ int main(int argc, char **argv)
 	CPU_SET(atoi(argv[1]), &cpus);
 	count = atol(argv[2]);
 	first = ntohl(inet_addr(argv[3]));
-	limit.rlim_cur = limit.rlim_max = count + 100;
+	limit.rlim_cur = count + 100;
+	limit.rlim_max = limit.rlim_cur;
 	if (dev < 0 || sched_setaffinity(0, sizeof(cpus), &cpus) ||
 	    setrlimit(RLIMIT_NOFILE, &limit))
 		err(1, "start");
