@@ -91,7 +91,6 @@ struct fs_conn {
 
 /**
  * struct fs_core - what one CPU owns
- * @cpu: which
  * @flows: its connections by address and port
  * @lock: guards @ending and the connections' states
  * @ending: connections that have seen a FIN or RST
@@ -104,7 +103,6 @@ struct fs_conn {
  * @ticking: @work is queued
  */
 struct fs_core {
-	int cpu;
 	struct rhashtable flows;
 	spinlock_t lock;	/* @ending, states */
 	struct list_head ending;
@@ -256,11 +254,13 @@ static bool fs_conn_dead(const struct fs_conn *conn)
 	       (u32)jiffies - conn->born > FS_CONNECT_TIME;
 }
 
+/*
+ * On the CPU that calls, nearly always the owner: a named one may go offline
+ * before its timer is set.
+ */
 static void fs_tick(struct fs_core *core, unsigned long delay)
 {
-	int cpu = cpu_online(core->cpu) ? core->cpu : WORK_CPU_UNBOUND;
-
-	mod_delayed_work_on(cpu, system_wq, &core->work, delay);
+	mod_delayed_work(system_wq, &core->work, delay);
 }
 
 /* A packet has come after which the connection may end. */
@@ -775,7 +775,6 @@ int fs_established_init(void)
 	}
 	for_each_possible_cpu(cpu) {
 		core = &per_cpu(fs_cores, cpu);
-		core->cpu = cpu;
 		spin_lock_init(&core->lock);
 		INIT_LIST_HEAD(&core->ending);
 		INIT_DELAYED_WORK(&core->work, fs_core_work);

@@ -96,8 +96,8 @@ static void add_cpus_json(struct json_object *obj, const struct snapshot *s,
 static struct json_object *packet_share(const struct snapshot *s, const char *local,
 					const char *remote, const char *missed)
 {
-	double n = total(s, NULL, local);
-	double all = n + total(s, NULL, remote) + total(s, NULL, missed);
+	double n = total(s, NULL, local) + total(s, NULL, missed);
+	double all = n + total(s, NULL, remote);
 
 	if (!table_has(&s->stats, local) || !table_has(&s->stats, remote) ||
 	    !table_has(&s->stats, missed) || all <= 0)

@@ -172,7 +172,8 @@ static char *packet_share(const struct snapshot *s, const struct snapshot *old,
 	for (i = 0; i < 3; i++)
 		v[i] = row < s->stats.rows ? counter(s, old, row, cols[i]) :
 					     total(s, old, cols[i]);
-	return share(v[0], v[1], v[2]);
+	/* What the table has missed is on the right core all the same. */
+	return share(v[0] + v[2], v[1], 0);
 }
 
 static bool idle(const struct snapshot *s, size_t row)
@@ -238,7 +239,7 @@ static void print_packets(const struct snapshot *s, const struct snapshot *old)
 			continue;
 		for (k = 0; k < 3; k++)
 			v[k] = total(s, old, packet_cols[j][k]);
-		printf(" (%.0f of %.0f)", v[0], v[0] + v[1] + v[2]);
+		printf(" (%.0f of %.0f)", v[0] + v[2], v[0] + v[1] + v[2]);
 	}
 	printf("\n");
 }
