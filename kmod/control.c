@@ -29,6 +29,12 @@ static int fs_ioctl_info(void __user *argp, size_t size)
 	return 0;
 }
 
+/* All that this version has, and nothing else that is not zero. */
+static int fs_copy_arg(void *arg, size_t known, void __user *argp, size_t size)
+{
+	return size < known ? -EINVAL : copy_struct_from_user(arg, known, argp, size);
+}
+
 static int fs_ioctl_spawn(void __user *argp, size_t size)
 {
 	struct fastsocket_spawn arg;
@@ -36,9 +42,7 @@ static int fs_ioctl_spawn(void __user *argp, size_t size)
 	struct file *file;
 	int fd, err;
 
-	if (size < sizeof(arg))
-		return -EINVAL;
-	err = copy_struct_from_user(&arg, sizeof(arg), argp, size);
+	err = fs_copy_arg(&arg, sizeof(arg), argp, size);
 	if (err)
 		return err;
 	if (arg.flags)
@@ -82,9 +86,7 @@ static int fs_ioctl_sync(void __user *argp, size_t size)
 	struct socket *sock;
 	int err;
 
-	if (size < sizeof(arg))
-		return -EINVAL;
-	err = copy_struct_from_user(&arg, sizeof(arg), argp, size);
+	err = fs_copy_arg(&arg, sizeof(arg), argp, size);
 	if (err)
 		return err;
 	if (arg.flags)
@@ -109,9 +111,7 @@ static int fs_ioctl_steer(void __user *argp, size_t size)
 
 	if (!ns_capable(net->user_ns, CAP_NET_ADMIN))
 		return -EPERM;
-	if (size < sizeof(arg))
-		return -EINVAL;
-	err = copy_struct_from_user(&arg, sizeof(arg), argp, size);
+	err = fs_copy_arg(&arg, sizeof(arg), argp, size);
 	if (err)
 		return err;
 	if (arg.count > FS_STEER_MAX)
@@ -132,9 +132,7 @@ static int fs_ioctl_port(void __user *argp, size_t size)
 	struct socket *sock;
 	int err;
 
-	if (size < sizeof(arg))
-		return -EINVAL;
-	err = copy_struct_from_user(&arg, sizeof(arg), argp, size);
+	err = fs_copy_arg(&arg, sizeof(arg), argp, size);
 	if (err)
 		return err;
 	if (arg.pad || arg.flags & ~(FASTSOCKET_PORT_REPLACE | FASTSOCKET_PORT_RELEASE) ||

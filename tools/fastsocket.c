@@ -12,21 +12,12 @@
 
 #include "fastsocket.h"
 
-static const struct command {
-	const char *name;
-	const char *shown;	/* name in messages of the subcommand */
-	int (*run)(int argc, char **argv);
-} commands[] = {
+static const struct command commands[] = {
 	{ "nic", "fastsocket nic", cmd_nic },
 	{ "run", "fastsocket run", cmd_run },
 	{ "status", "fastsocket status", cmd_status },
 	{ "unload", "fastsocket unload", cmd_unload },
-};
-
-struct choice {
-	const struct command *cmd;
-	int argc;
-	char **argv;
+	{ NULL }
 };
 
 const char *argp_program_version = "fastsocket " VERSION;
@@ -74,46 +65,59 @@ char *xasprintf(const char *fmt, ...)
 	return p;
 }
 
-static error_t parse_opt(int key, char *arg, struct argp_state *state)
+struct choice {
+	const struct command *commands, *cmd;
+	const char *prefix, *names;
+	int argc;
+	char **argv;
+};
+
+static error_t parse_command(int key, char *arg, struct argp_state *state)
 {
 	struct choice *c = state->input;
-	size_t i;
 
 	switch (key) {
 	case ARGP_KEY_ARG:
-		for (i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
-			if (!strcmp(arg, commands[i].name))
-				c->cmd = &commands[i];
-		if (!c->cmd)
-			argp_error(state, "there is no command '%s'; the commands are nic, run, status and unload",
-				   arg);
+		for (c->cmd = c->commands; c->cmd->name; c->cmd++)
+			if (!strcmp(arg, c->cmd->name))
+				break;
+		if (!c->cmd->name)
+			argp_error(state, "there is no command '%s%s'; the commands are %s",
+				   c->prefix, arg, c->names);
 		c->argc = state->argc - state->next + 1;
 		c->argv = state->argv + state->next - 1;
 		state->next = state->argc;
 		return 0;
 	case ARGP_KEY_NO_ARGS:
-		argp_error(state, "a command is missing: nic, run, status or unload");
+		argp_error(state, "a command is missing; the commands are %s", c->names);
 		return 0;
 	default:
 		return ARGP_ERR_UNKNOWN;
 	}
 }
 
+int run_command(int argc, char **argv, const struct command *table, const char *prefix,
+		const char *names, const char *args, const char *help)
+{
+	const struct argp argp = {
+		.parser = parse_command,
+		.args_doc = args,
+		.doc = help,
+	};
+	struct choice c = { .commands = table, .prefix = prefix, .names = names };
+
+	argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, &c);
+	c.argv[0] = (char *)c.cmd->shown;
+	return c.cmd->run(c.argc, c.argv);
+}
+
 int main(int argc, char **argv)
 {
-	static const struct argp argp = {
-		.parser = parse_opt,
-		.args_doc = "COMMAND [OPTION...] [ARGUMENT...]",
-		.doc = doc,
-	};
-	struct choice c = { 0 };
 	int status;
 
 	argp_err_exit_status = EXIT_USAGE;
-	argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, &c);
-
-	c.argv[0] = (char *)c.cmd->shown;
-	status = c.cmd->run(c.argc, c.argv);
+	status = run_command(argc, argv, commands, "", "nic, run, status and unload",
+			     "COMMAND [OPTION...] [ARGUMENT...]", doc);
 	if (fflush(stdout) || ferror(stdout))
 		err(EXIT_FAILURE, "cannot write the output");
 	return status;

@@ -21,6 +21,33 @@ int cmd_run(int argc, char **argv);
 int cmd_status(int argc, char **argv);
 int cmd_unload(int argc, char **argv);
 
+/**
+ * struct command - a subcommand
+ * @name: what it is called by
+ * @shown: its argv[0], which usage messages show
+ * @run: does it; returns the exit status
+ */
+struct command {
+	const char *name;
+	const char *shown;
+	int (*run)(int argc, char **argv);
+};
+
+/**
+ * run_command() - run the subcommand that the arguments name
+ * @argc: their number
+ * @argv: the arguments
+ * @table: what there is, ended by one without a name
+ * @prefix: what comes before the name in messages
+ * @names: those of all of them
+ * @args: for the usage message
+ * @help: text of the help
+ *
+ * Return: its exit status; ends the program with EXIT_USAGE if there is none.
+ */
+int run_command(int argc, char **argv, const struct command *table, const char *prefix,
+		const char *names, const char *args, const char *help);
+
 /* Memory or death. */
 void *xrealloc(void *p, size_t n, size_t size);
 char *xstrdup(const char *s);

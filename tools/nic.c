@@ -738,64 +738,25 @@ static int cmd_reset(int argc, char **argv)
 	return reset(&nic);
 }
 
-static const struct command {
-	const char *name;
-	const char *shown;
-	int (*run)(int argc, char **argv);
-} commands[] = {
+static const struct command commands[] = {
 	{ "setup", "fastsocket nic setup", cmd_setup },
 	{ "show", "fastsocket nic show", cmd_show },
 	{ "reset", "fastsocket nic reset", cmd_reset },
+	{ NULL }
 };
 
-struct choice {
-	const struct command *cmd;
-	int argc;
-	char **argv;
-};
-
-static error_t parse_command(int key, char *arg, struct argp_state *state)
-{
-	struct choice *c = state->input;
-	size_t i;
-
-	switch (key) {
-	case ARGP_KEY_ARG:
-		for (i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
-			if (!strcmp(arg, commands[i].name))
-				c->cmd = &commands[i];
-		if (!c->cmd)
-			argp_error(state, "there is no command 'nic %s'; the commands are setup, show and reset",
-				   arg);
-		c->argc = state->argc - state->next + 1;
-		c->argv = state->argv + state->next - 1;
-		state->next = state->argc;
-		return 0;
-	case ARGP_KEY_NO_ARGS:
-		argp_error(state, "a command is missing: setup, show or reset");
-		return 0;
-	default:
-		return ARGP_ERR_UNKNOWN;
-	}
-}
+static const char doc[] =
+	"Set up a network device for core-local connections.\n"
+	"\n"
+	"Commands:\n"
+	"  setup DEVICE   queues, interrupts and steering, a CPU each\n"
+	"  show DEVICE    what is set\n"
+	"  reset DEVICE   what was set before the setup, again\n"
+	"\v"
+	"'fastsocket nic COMMAND --help' lists the options of a command.";
 
 int cmd_nic(int argc, char **argv)
 {
-	static const struct argp argp = {
-		.parser = parse_command,
-		.args_doc = "COMMAND [OPTION...] DEVICE",
-		.doc = "Set up a network device for core-local connections.\n"
-		       "\n"
-		       "Commands:\n"
-		       "  setup DEVICE   queues, interrupts and steering, a CPU each\n"
-		       "  show DEVICE    what is set\n"
-		       "  reset DEVICE   what was set before the setup, again\n"
-		       "\v"
-		       "'fastsocket nic COMMAND --help' lists the options of a command.",
-	};
-	struct choice c = { 0 };
-
-	argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, &c);
-	c.argv[0] = (char *)c.cmd->shown;
-	return c.cmd->run(c.argc, c.argv);
+	return run_command(argc, argv, commands, "nic ", "setup, show and reset",
+			   "COMMAND [OPTION...] DEVICE", doc);
 }

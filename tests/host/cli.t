@@ -78,7 +78,7 @@ ok "nic reset --help" prints "Usage: fastsocket nic reset" nic reset --help
 ok "unload --help" prints "Usage: fastsocket unload" unload --help
 ok "no command" gives 2 "a command is missing" 
 ok "unknown command" gives 2 "no command 'bogus'" bogus
-ok "nic without a command" gives 2 "a command is missing: setup, show or reset" nic
+ok "nic without a command" gives 2 "a command is missing; the commands are setup, show and reset" nic
 ok "unknown command of nic" gives 2 "no command 'nic bogus'" nic bogus
 for command in setup show reset; do
 	ok "nic $command without a device" gives 2 "the device is missing" nic $command

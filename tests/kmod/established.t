@@ -752,6 +752,35 @@ def bridged(stack):
 
 
 @case
+def gro(stack):
+    """Segments that GRO has merged are found in the table, as the one packet that they are."""
+    nic_wire(stack, "sender", "10.8.0", queues=4)
+    run("ip", "netns", "exec", "sender", "ethtool", "-K", "eth0", "tso", "off", "gso", "off")
+    for n, irq in enumerate(nic_irqs("nic0")):
+        irq_affinity(irq, n)
+    parent = listener(stack, "10.8.0.1")
+    locals_ = [spawn(stack, parent, cpu) for cpu in CPUS]
+    with in_netns("sender"):
+        client = stack.enter_context(socket.socket())
+    client.connect(("10.8.0.1", port_of(parent)))
+    server = next(filter(None, (take(l, 0.3) for l in locals_)))
+    server.settimeout(10)
+    data = random.Random(1).randbytes(4 << 20)
+    d = Delta()
+    sender = threading.Thread(target=client.sendall, args=(data,))
+    sender.start()
+    got = bytearray()
+    while len(got) < len(data):
+        got += server.recv(1 << 16)
+    sender.join()
+    assert got == data
+    segments = len(data) // 1448
+    print("# %d segments, %d packets" % (segments, d.passive_local))
+    assert 0 < d.passive_local < segments / 2
+    assert not d.passive_remote and not d.passive_missed
+
+
+@case
 def same_tuple(stack):
     """Connections of one tuple in two namespaces do not mix."""
     for name in ("fst-a", "fst-b"):
