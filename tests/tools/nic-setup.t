@@ -686,36 +686,33 @@ def names_of_interrupts(stack):
 @case
 def module_told(stack):
     """The module is told the mode and each class' or queue's CPU, told again by a second setup, and told off by reset; one that does not take the mode makes auto go on; one that does not know the call, or is not there, is no obstacle."""
-    log = "/tmp/told"
-
     def told():
-        text = read(log)
-        open(log, "w").close()
-        return [line.split(" ", 1)[1] for line in text.splitlines()]
+        return [(row["name"], row["mode"], row["cpus"]) for row in table("nics")]
 
+    load()
     card(stack)
-    nic("setup", "nic0", "--steer", "ntuple", "--cpus", "0,2,3", SHIM_MODULE=log)
-    assert told() == ["port 0,2,3,0"]
-    nic("setup", "nic0", "--steer", "rss", SHIM_MODULE=log)
-    assert told() == ["off", "rss 0,1,2,3"]
-    nic("setup", "nic0", "--steer", "xdp", "--cpus", "1-3", SHIM_MODULE=log)
-    assert told() == ["off", "port 1,2,3,1"]
-    text = nic("setup", "nic0", "--steer", "off", SHIM_MODULE=log)[0]
-    assert told() == ["off"] and lines(text, "module", "-> none")
-    nic("setup", "nic0", "--steer", "rss", SHIM_MODULE=log)
-    nic("reset", "nic0", SHIM_MODULE=log)
-    assert told() == ["rss 0,1,2,3", "off"]
-    notes = nic("setup", "nic0", SHIM_MODULE=log, SHIM_RULES=0, SHIM_NO_RSS=1)[1]
+    nic("setup", "nic0", "--steer", "ntuple", "--cpus", "0,2,3")
+    assert told() == [("nic0", "port", "0,2,3,0")] and show("nic0")["module"]
+    nic("setup", "nic0", "--steer", "rss")
+    assert told() == [("nic0", "rss", "0,1,2,3")]
+    nic("setup", "nic0", "--steer", "xdp", "--cpus", "1-3")
+    assert told() == [("nic0", "port", "1,2,3,1")]
+    text = nic("setup", "nic0", "--steer", "off")[0]
+    assert told() == [] and lines(text, "module", "-> none")
+    nic("setup", "nic0", "--steer", "rss")
+    assert told() == [("nic0", "rss", "0,1,2,3")]
+    nic("reset", "nic0")
+    assert told() == []
+    notes = nic("setup", "nic0", SHIM_RULES=0, SHIM_NO_RSS=1)[1]
     assert "no steering by rss: cannot set module: Operation not supported" in notes, notes
-    assert "steering: xdp" in notes and told() == ["port 0,1,2,3"]
-    nic("reset", "nic0", SHIM_MODULE=log)
-    os.unlink(log)
-    notes = nic("setup", "nic0", SHIM_MODULE=log, SHIM_OLD=1)[1]
+    assert "steering: xdp" in notes and told() == [("nic0", "port", "0,1,2,3")]
+    nic("reset", "nic0")
+    notes = nic("setup", "nic0", SHIM_OLD=1)[1]
     assert "the module is not told: the one that is loaded is too old" in notes, notes
-    if not loaded():
-        notes = nic("setup", "nic0")[1]
-        assert "the module is not told: it is not loaded" in notes, notes
-        assert show("nic0")["module"] is None
+    run("rmmod", "fastsocket")
+    notes = nic("setup", "nic0")[1]
+    assert "the module is not told: it is not loaded" in notes, notes
+    assert show("nic0")["module"] is None
 
 
 main()
