@@ -30,7 +30,7 @@ help:
 	@echo 'make user         build the library and the command only'
 	@echo 'make install      install all (DESTDIR, prefix, KDIR); make uninstall removes it'
 	@echo 'make dkms-install put the module under DKMS; make dkms-uninstall removes it'
-	@echo 'make demo         unmodified nginx, plain and with fastsocket, in a VM'
+	@echo 'make demo         unmodified nginx and HAProxy, plain and with fastsocket, in a VM'
 	@echo '                  (KERNEL=6.1|6.12, VCPUS=4, ACCEL=auto|kvm|tcg)'
 	@echo 'make check        every test, in VMs with kernels $(KERNELS)'
 	@echo 'make bench-connect what connect() costs when ports run short, in VMs'

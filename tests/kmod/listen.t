@@ -361,14 +361,17 @@ def timewait_reuse(stack):
 
 
 CLIENT = """
-import socket
+import errno, socket, time
 sport = 0
 for n in range(10):
     s = socket.socket()
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     s.settimeout(5)
     s.bind(("10.8.0.2", sport))
-    s.connect(("10.8.0.1", 8080))
+    # The socket before may still wait for the answer to its FIN.
+    while (err := s.connect_ex(("10.8.0.1", 8080))) == errno.EADDRNOTAVAIL:
+        time.sleep(0.01)
+    assert not err
     sport = s.getsockname()[1]
     assert s.recv(1) == b""
     s.close()
