@@ -445,7 +445,7 @@ def forwarded(stack):
     parent = listener(stack, "0.0.0.0", 8080)
     locals_ = [spawn(stack, parent, cpu) for cpu in range(4)]
     server = stack.enter_context(subprocess.Popen(
-        ["ip", "netns", "exec", "fst-s", "python3", "-c",
+        ["ip", "netns", "exec", "fst-s", sys.executable, "-c",
          "import socket\ns=socket.create_server(('',8080))\n"
          "print(flush=True)\n"
          "while 1: c,_=s.accept(); c.sendall(b'far'); c.close()"],
@@ -454,7 +454,7 @@ def forwarded(stack):
     server.stdout.readline()
 
     def get(addr):
-        return run("ip", "netns", "exec", "fst-c", "python3", "-c",
+        return run("ip", "netns", "exec", "fst-c", sys.executable, "-c",
                    "import socket\ns=socket.create_connection(('%s',8080),5)\n"
                    "print(s.recv(3))" % addr)
 
