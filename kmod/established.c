@@ -462,7 +462,7 @@ static void fs_file(struct fs_net *fn, struct sock *sk, int cpu,
 	/* Under the lock, as whoever finds it in one table may remove it. */
 	spin_lock_bh(&core->lock);
 	/* However often a tuple is used again, no chain grows by it. */
-	while ((old = rhashtable_lookup(&core->flows, &hash, fs_stale_params)))
+	while ((old = rhashtable_lookup_fast(&core->flows, &hash, fs_stale_params)))
 		fs_conn_remove(core, old);
 	err = rhashtable_lookup_insert_fast(fs_index_of(sk), &conn->index,
 					    fs_index_params);

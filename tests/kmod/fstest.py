@@ -397,14 +397,18 @@ def nic_wire(stack, name, subnet, device="nic0", queues=0, lacks=""):
     run("ip", "netns", "add", name)
     stack.callback(run, "ip", "netns", "del", name, check=False)
     nic_add(stack, device, queues, lacks)
-    run("ip", "link", "set", device + "p", "netns", name, "name", "eth0")
-    for host, where, dev in ((1, (), device), (2, ("-n", name), "eth0")):
-        run("ip", *where, "addr", "add", "%s.%d/24" % (subnet, host), "dev", dev)
-        run("ip", *where, "addr", "add", "%s%d/64" % (subnet6(subnet), host),
-            "dev", dev, "nodad")
-        run("ip", *where, "link", "set", dev, "up")
-    run("ip", "-n", name, "route", "add", "default", "via", subnet + ".1")
-    run("ip", "-n", name, "route", "add", "default", "via", subnet6(subnet) + "1")
+    run("ip", "-batch", "-", text="""
+        link set %s netns %s name eth0
+        addr add %s.1/24 dev %s
+        addr add %s1/64 dev %s nodad
+        link set %s up""" % (device + "p", name, subnet, device, subnet6(subnet), device,
+                             device))
+    run("ip", "-n", name, "-batch", "-", text="""
+        addr add %s.2/24 dev eth0
+        addr add %s2/64 dev eth0 nodad
+        link set eth0 up
+        route add default via %s.1
+        route add default via %s1""" % (subnet, subnet6(subnet), subnet, subnet6(subnet)))
 
 
 def ethtool(*args, netns=None, check=True):

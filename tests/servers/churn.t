@@ -19,7 +19,7 @@ loader.exec_module(churn)
 
 def run_churn(kind, count):
     d = Delta()
-    result = churn.churn("fastsocket", kind, count, clients=8)
+    result = churn.churn("fastsocket", kind, count, clients=4)
     print("# %s" % result)
     assert result["failed"] == 0
     assert result["requests"] > 10 * count

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 
 from nginx import Nginx
@@ -85,30 +86,31 @@ kprobe:sk_filter_trim_cap /((struct sock *)arg0)->__sk_common.skc_net.net->ns.in
         @early[arg0, cpu]++;
     }
 }
-kretprobe:inet_csk_accept /retval && comm == "PROGRAM"/ {
+kretprobe:inet_csk_accept /retval && (comm == "haproxy" || comm == "nginx")/ {
     @owner[retval] = cpu + 1;
     @here = sum(@early[retval, cpu]);
 EARLY
 }
 kprobe:tcp_v4_connect,
-kprobe:tcp_v6_connect /comm == "PROGRAM"/ { @owner[arg0] = cpu + 1; }
+kprobe:tcp_v6_connect /comm == "haproxy" || comm == "nginx"/ { @owner[arg0] = cpu + 1; }
 kprobe:inet_sock_destruct {
     delete(@owner[arg0]);
 FORGET
 }
-BEGIN { printf("ready\\n"); }
+BEGIN { @all = sum(0); @here = sum(0); }
+interval:ms:300 { print(@all); print(@here); }
 END { clear(@owner); clear(@early); }
 """
 
 
 class PacketWitness:
-    """Counts packets of a proxy's connections, and those processed on the CPU
-    of the thread that owns the connection."""
+    """Counts packets of the proxies' connections in this namespace, and those
+    processed on the CPU of the thread that owns the connection."""
 
-    def __init__(self, program="haproxy"):
+    def __init__(self):
         cpus = range(os.cpu_count())
         network = re.search(r"\d+", os.readlink("/proc/self/ns/net"))[0]
-        script = WITNESS.replace("NETWORK", network).replace("PROGRAM", program)
+        script = WITNESS.replace("NETWORK", network)
         script = script.replace("EARLY", "\n".join(
             "    @all = sum(@early[retval, %d]);" % cpu for cpu in cpus))
         script = script.replace("FORGET", "\n".join(
@@ -116,18 +118,33 @@ class PacketWitness:
         self.trace = subprocess.Popen(
             ["bpftrace", "-e", script], text=True, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, env=dict(os.environ, BPFTRACE_MAP_KEYS_MAX="65536"))
-        said = []
-        while "ready" not in (said or [""])[-1]:
-            said.append(self.trace.stdout.readline())
-            if not said[-1]:
-                raise RuntimeError("bpftrace does not start: " + "".join(said))
+        self.said = []
+        self.told = {}
+        self.rounds = 0
+        threading.Thread(target=self.listen, daemon=True).start()
+        self.counts()
 
-    def result(self):
-        """(packets on the owner's CPU, packets)"""
+    def listen(self):
+        for line in self.trace.stdout:
+            match = re.match(r"@(all|here): (\d+)", line)
+            if match:
+                self.told[match[1]] = int(match[2])
+                self.rounds += match[1] == "here"
+            else:
+                self.said.append(line)
+
+    def counts(self):
+        """(packets on the owner's CPU, packets) since the start."""
+        end = self.rounds + 2       # the next one may have begun before
+        while self.rounds < end:
+            if self.trace.poll() is not None:
+                raise RuntimeError("bpftrace does not run: " + "".join(self.said))
+            time.sleep(0.05)
+        return self.told["here"], self.told["all"]
+
+    def stop(self):
         self.trace.send_signal(signal.SIGINT)
-        text = self.trace.communicate(timeout=60)[0]
-        counts = dict(re.findall(r"@(all|here): (\d+)", text))
-        return int(counts.get("here", 0)), int(counts.get("all", 0))
+        self.trace.wait(60)
 
 
 def backend(stack, netns, port=8080):

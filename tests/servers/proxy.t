@@ -20,7 +20,7 @@ SUBNET = "198.51.100"
 PORT = 80
 CPUS = os.cpu_count()
 TOOL = os.environ["FASTSOCKET_TOOL"]
-SECONDS = 4
+SECONDS = 3
 
 
 def nic(stack, dev, mode):
@@ -43,9 +43,9 @@ def warm(addr=SUBNET + ".1", clients=16):
     assert load_.result()[1] == 0
 
 
-def measure(addr=SUBNET + ".1", program="haproxy", clients=16, during=None):
+def measure(addr=SUBNET + ".1", clients=16, during=None):
     """(packets on the owner's core, packets, failed requests), and the module's view."""
-    witness = PacketWitness(program)
+    before = witness.counts()
     d = Delta()
     load_ = Load(PORT, clients, addr, netns="clients")
     if during:
@@ -53,7 +53,7 @@ def measure(addr=SUBNET + ".1", program="haproxy", clients=16, during=None):
     else:
         time.sleep(SECONDS)
     requests, failed = load_.result()
-    here, packets = witness.result()
+    here, packets = (a - b for a, b in zip(witness.counts(), before))
     counts = {name: getattr(d, name) for name in (
         "passive_local", "passive_remote", "passive_missed", "active_local",
         "active_remote", "active_missed", "connect_local", "connect_stock",
@@ -63,10 +63,10 @@ def measure(addr=SUBNET + ".1", program="haproxy", clients=16, during=None):
     return here, packets, failed, counts
 
 
-def local(addr=SUBNET + ".1", program="haproxy"):
+def local(addr=SUBNET + ".1"):
     """Nearly all packets on the owner's core, as the witness and the module see it."""
     warm(addr)
-    here, packets, failed, n = measure(addr, program)
+    here, packets, failed, n = measure(addr)
     assert failed == 0
     assert here >= 0.99 * packets, (here, packets)
     total = sum(n[k] for k in n if k.startswith(("passive", "active")))
@@ -124,7 +124,7 @@ def processes(stack):
     proxy = Nginx(PORT, workers=CPUS, fastsocket=True,
                   location="proxy_pass http://%s.2:8080;" % SUBNET)
     stack.callback(proxy.stop)
-    local(program="nginx")
+    local()
 
 
 @case
@@ -233,4 +233,8 @@ def churn(stack):
 
 
 load()
-main()
+witness = PacketWitness()
+try:
+    main()
+finally:
+    witness.stop()
