@@ -32,8 +32,20 @@ IN, ET = select.EPOLLIN, select.EPOLLET
 
 
 def fill(stack, parent, *cpus):
-    """Clients that have connected from @cpus, in this order."""
-    return [connect(stack, ADDR, port_of(parent), cpu) for cpu in cpus]
+    """Clients that have connected from @cpus, in this order, and wait to be accepted."""
+    socks = [connect(stack, ADDR, port_of(parent), cpu) for cpu in cpus]
+    wait_for(lambda: not handshakes(parent))
+    return socks
+
+
+def handshakes(parent):
+    """Peers whose connect() may have returned, but the last of the
+    handshake is still on its way to @parent."""
+    name = "/proc/net/tcp6" if parent.family == socket.AF_INET6 else "/proc/net/tcp"
+    with open(name) as f:
+        rows = [line.split()[1:4] for line in f][1:]
+    return [there for here, there, state in rows
+            if state == "03" and int(here.split(":")[1], 16) == port_of(parent)]
 
 
 def worker(stack, events=IN, **args):
