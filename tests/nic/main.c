@@ -272,17 +272,28 @@ static int rssnic_queues_up(struct rssnic *nic, unsigned int from, unsigned int 
 	return 0;
 }
 
+/* What has been posted is received, if only within a second. */
+static void rssnic_queues_drain(struct rssnic *nic, unsigned int from, unsigned int to)
+{
+	for (; from < to; from++) {
+		int tries = 1000;
+
+		while (!__ptr_ring_empty(&nic->queue[from].ring) && tries--)
+			usleep_range(1000, 1100);
+	}
+}
+
 /**
  * rssnic_set_queues - change the number of channels, also under traffic
  * @dev: the device
  * @queues: how many; nothing refers to a queue that goes, but a default table
  *
- * Return: 0 or a negative error, and nothing has changed.
+ * Return: 0 or a negative error.
  */
 int rssnic_set_queues(struct net_device *dev, unsigned int queues)
 {
 	struct rssnic *nic = netdev_priv(dev);
-	unsigned int old = nic->queues, i;
+	unsigned int old = nic->queues;
 	struct rssnic_rss *rss = NULL;
 	int err;
 
@@ -292,32 +303,30 @@ int rssnic_set_queues(struct net_device *dev, unsigned int queues)
 			return -ENOMEM;
 		rssnic_rss_spread(rss, queues);
 	}
-	if (nic->up && queues > old) {
-		err = rssnic_queues_up(nic, old, queues);
+	if (queues > old) {
+		err = nic->up ? rssnic_queues_up(nic, old, queues) : 0;
 		if (err)
 			goto err_free;
+		err = netif_set_real_num_queues(dev, queues, queues);
+		if (err)
+			goto err_down;
 	}
-	err = netif_set_real_num_queues(dev, queues, queues);
-	if (err)
-		goto err_down;
 	nic->queues = queues;
 	if (rss)
 		rssnic_rss_replace(nic, rss);
-	if (nic->up && queues < old) {
-		synchronize_net();
-		/* What has been posted is received, if only within a second. */
-		for (i = queues; i < old; i++) {
-			int tries = 1000;
+	if (queues > old)
+		return 0;
 
-			while (!__ptr_ring_empty(&nic->queue[i].ring) && tries--)
-				usleep_range(1000, 1100);
-		}
+	if (nic->up) {
+		synchronize_net();
+		rssnic_queues_drain(nic, queues, old);
 		rssnic_queues_down(nic, queues, old);
 	}
-	return 0;
+	/* After the last packet from them: RPS warns of a queue that is not there. */
+	return netif_set_real_num_queues(dev, queues, queues);
 
 err_down:
-	if (nic->up && queues > old)
+	if (nic->up)
 		rssnic_queues_down(nic, old, queues);
 err_free:
 	kfree(rss);

@@ -397,8 +397,11 @@ def channels_under_traffic(stack):
     for dev, where in (("nic0", None), ("eth0", "nic-c")):
         shown = ethtool("-l", dev, netns=where)
         assert shown.count("Combined:\t4") == 2, shown
+    # RPS looks at the queue of each packet, whether there is such a one.
+    with open("/sys/class/net/nic0/queues/rx-0/rps_cpus", "w") as f:
+        f.write("f")
     stream = Stream(stack, "nic-c", "10.8.0.2", flows=2)
-    for count in (1, 3, 2, 4):
+    for count in (1, 3, 2, 4, 1, 4):
         ethtool("-L", "nic0", "combined", str(count))
         ethtool("-L", "eth0", "combined", str(count), netns="nic-c")
         assert len(nic_irqs("nic0")) == len(os.listdir("/sys/class/net/nic0/queues")) / 2 == count
