@@ -17,15 +17,17 @@
 #include <net/sock.h>
 #include <net/tcp.h>
 
-/* The arguments of proto_ops.accept became a structure in 6.10. */
+/* The arguments of proto.accept became a structure in 6.10. */
 #ifdef FS_HAVE_PROTO_ACCEPT_ARG
 #define FS_ACCEPT_PARAMS	struct proto_accept_arg *arg
 #define FS_ACCEPT_ARGS		arg
 #define FS_ACCEPT_FLAGS		(arg->flags)
+#define FS_ACCEPT_ERR		(arg->err)
 #else
-#define FS_ACCEPT_PARAMS	int flags, bool kern
-#define FS_ACCEPT_ARGS		flags, kern
+#define FS_ACCEPT_PARAMS	int flags, int *err, bool kern
+#define FS_ACCEPT_ARGS		flags, err, kern
 #define FS_ACCEPT_FLAGS		(flags)
+#define FS_ACCEPT_ERR		(*err)
 #endif
 
 /*

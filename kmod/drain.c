@@ -5,7 +5,6 @@
  * get time to finish first. All of it happens in a work item, because close()
  * must not wait for an RCU grace period.
  */
-#include <linux/module.h>
 #include <linux/workqueue.h>
 #include <net/inet_connection_sock.h>
 #include <net/tcp.h>
@@ -127,6 +126,8 @@ static void fs_drain_work(struct work_struct *work)
 		fs_drain_move(l);
 		if (fs_drain_done(l)) {
 			list_del(&l->list);
+			l->sk->sk_prot->close(l->sk, 0);
+			l->lite->sk = NULL;
 			sock_release(l->lite);
 			fs_listen_free(l);
 			continue;
@@ -145,14 +146,12 @@ static void fs_drain_work(struct work_struct *work)
 /**
  * fs_drain_start() - take over the socket of a local listener being closed
  * @l: the local listener, unpublished
- * @sock: its socket, on the way through release
  *
- * Leaves @sock without a sock where the connections need time; otherwise
- * leaves it alone for the stock release.
- *
- * Context: process, fs_mutex held.
+ * Context: process, on the way through close(), fs_mutex held.
+ * Return: whether the connections need time and the sock is kept; otherwise
+ * it is the caller's to close.
  */
-void fs_drain_start(struct fs_local *l, struct socket *sock)
+bool fs_drain_start(struct fs_local *l)
 {
 	unsigned int n = 0;
 	struct fs_local *other;
@@ -164,14 +163,12 @@ void fs_drain_start(struct fs_local *l, struct socket *sock)
 	if (l->parent->sk_state != TCP_LISTEN || n >= FS_DRAIN_MAX) {
 		/* As when the application's listener itself closes. */
 		fs_drain_move(l);
-		fs_lite_free(l->lite);
+		sock_release(l->lite);
 		fs_listen_free(l);
-		return;
+		return false;
 	}
 
 	lock_sock(l->sk);
-	sock->sk = NULL;
-	__module_get(l->lite->ops->owner);
 	sock_graft(l->sk, l->lite);
 	release_sock(l->sk);
 
@@ -181,6 +178,7 @@ void fs_drain_start(struct fs_local *l, struct socket *sock)
 	l->fresh = true;
 	list_add_tail(&l->list, &fs_draining);
 	queue_delayed_work(system_unbound_wq, &fs_drain, 0);
+	return true;
 }
 
 /**

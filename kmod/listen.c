@@ -4,9 +4,14 @@
  * listen tables that hold them, and what accept() and close() do on one.
  *
  * A local listener is a listening TCP socket like any other, except that the
- * global listen table does not have it and that two of its socket operations
+ * global listen table does not have it and that some operations of its protocol
  * and the one that makes its connections' sockets are wrapped. Nothing of the
  * module stays on a connection accepted from it.
+ *
+ * Those of the protocol (struct proto) and not those of the socket (struct
+ * proto_ops): sys_accept() looks at the latter twice and sleeps in between,
+ * and no module could know when it may go. The former are loaded and called
+ * with nothing between.
  */
 #include <linux/cpumask.h>
 #include <linux/file.h>
@@ -42,14 +47,12 @@ LIST_HEAD(fs_locals);
 DEFINE_SRCU(fs_srcu);
 
 /*
- * The operations of a local listener, per family: the stock ones with two
+ * The operations of a local listener, per family: the stock ones with some
  * wrapped. Copied from the first socket seen, so no symbol has to be exported.
  */
 static struct fs_family {
-	const struct proto_ops *stock;
-	struct proto_ops ops;
 	struct proto *stock_prot;
-	struct proto prot;	/* during listen() only */
+	struct proto prot;
 	const struct inet_connection_sock_af_ops *stock_af;
 	struct inet_connection_sock_af_ops af;
 } fs_families[2];
@@ -198,39 +201,25 @@ void fs_listen_free(struct fs_local *l)
 	kfree_rcu(l, rcu);
 }
 
-/* accept() on @sk's queue, whichever socket the call came through. */
-static int fs_accept_from(struct sock *sk, struct socket *sock,
-			  struct socket *newsock, FS_ACCEPT_PARAMS)
-{
-	const struct proto_ops *ops = fs_family(sk)->stock;
-	/* The stock operation looks at nothing else of the socket. */
-	struct socket from = { .sk = sk, .ops = ops, .flags = sock->flags };
-
-	return ops->accept(&from, newsock, FS_ACCEPT_ARGS);
-}
-
 static bool fs_waits(const struct sock *sk)
 {
 	return !reqsk_queue_empty(fs_queue(sk));
 }
 
-static int fs_accept(struct socket *sock, struct socket *newsock,
-		     FS_ACCEPT_PARAMS)
+static struct sock *fs_accept(struct sock *sk, FS_ACCEPT_PARAMS)
 {
 	int idx = srcu_read_lock(&fs_srcu);
-	struct sock *sk = sock->sk, *parent;
+	struct fs_family *f = fs_family(sk);
+	struct sock *parent, *child;
 	struct fs_local *l;
 	bool own;
-	int err;
 
-	/* sys_accept() gave the child the listener's; its own are stock. */
-	newsock->ops = fs_family(sk)->stock;
 	/* A sleeper here would keep the module from being unloaded. */
 	FS_ACCEPT_FLAGS |= O_NONBLOCK;
 
 	l = fs_local(sk);
 	if (!l) {
-		err = fs_accept_from(sk, sock, newsock, FS_ACCEPT_ARGS);
+		child = f->stock_prot->accept(sk, FS_ACCEPT_ARGS);
 		goto out;
 	}
 	parent = l->parent;
@@ -241,18 +230,18 @@ static int fs_accept(struct socket *sock, struct socket *newsock,
 		if (fs_waits(parent) && (!own || !(++l->turn % FS_TURNS))) {
 			own = false;
 		} else if (!own) {
-			err = parent->sk_state == TCP_LISTEN ? -ENODATA : -EINVAL;
+			child = NULL;
+			FS_ACCEPT_ERR = parent->sk_state == TCP_LISTEN ? -ENODATA : -EINVAL;
 			goto out;
 		}
-		err = fs_accept_from(own ? sk : parent, sock, newsock,
-				     FS_ACCEPT_ARGS);
-	} while (err == -EAGAIN);
+		child = f->stock_prot->accept(own ? sk : parent, FS_ACCEPT_ARGS);
+	} while (!child && FS_ACCEPT_ERR == -EAGAIN);
 
-	if (err)
+	if (!child)
 		goto out;
 	if (!own) {
 		fs_count(l->fn, accept_slow);
-		fs_established_accepted(l->fn, newsock->sk, l->cpu, GFP_KERNEL);
+		fs_established_accepted(l->fn, child, l->cpu, GFP_KERNEL);
 		goto out;
 	}
 	atomic_long_inc(&l->accepted);
@@ -262,34 +251,55 @@ static int fs_accept(struct socket *sock, struct socket *newsock,
 		fs_count(l->fn, accept_remote);
 out:
 	srcu_read_unlock(&fs_srcu, idx);
-	return err;
+	return child;
 }
 
-static int fs_release(struct socket *sock)
+static void fs_close(struct sock *sk, long timeout)
 {
 	int idx = srcu_read_lock(&fs_srcu);
-	struct sock *sk = sock->sk;
-	const struct proto_ops *stock = fs_family(sk)->stock;
+	struct proto *stock = fs_family(sk)->stock_prot;
+	bool drains = false;
 	struct fs_local *l;
-	int err;
 
 	mutex_lock(&fs_mutex);
-	sock->ops = stock;
+	WRITE_ONCE(sk->sk_prot, stock);
 	l = fs_local(sk);
 	if (l) {
 		fs_listen_unpublish(l);
 		rcu_assign_sk_user_data(sk, NULL);
 		fs_count(l->fn, closed);
-		fs_drain_start(l, sock);
+		drains = fs_drain_start(l);
 	}
 	mutex_unlock(&fs_mutex);
 
-	err = stock->release(sock);
+	if (!drains)
+		stock->close(sk, timeout);
+	srcu_read_unlock(&fs_srcu, idx);
+}
+
+/*
+ * After shutdown() it could connect, and with a ULP keep the operations that
+ * it has now beyond the module's time. Nobody has a use for that.
+ */
+static int fs_connect(struct sock *sk, struct sockaddr *addr, int len)
+{
+	return -EOPNOTSUPP;
+}
+
+static int fs_setsockopt(struct sock *sk, int level, int optname, sockptr_t optval,
+			 unsigned int optlen)
+{
+	int idx, err;
+
+	if (level == SOL_TCP && optname == TCP_ULP)
+		return -EOPNOTSUPP;
+	idx = srcu_read_lock(&fs_srcu);
+	err = fs_family(sk)->stock_prot->setsockopt(sk, level, optname, optval, optlen);
 	srcu_read_unlock(&fs_srcu, idx);
 	return err;
 }
 
-/* The hash operation while a local listener starts: file it nowhere. */
+/* What listen() does last: file it nowhere. */
 static int fs_hash_nowhere(struct sock *sk)
 {
 	/* As the global table's members: a packet needs no reference. */
@@ -299,7 +309,7 @@ static int fs_hash_nowhere(struct sock *sk)
 
 /*
  * The last step of a handshake. The new socket is locked until its first
- * packet has been processed, so nobody has seen its operations yet.
+ * packet has been processed, so nobody has used its operations yet.
  */
 static struct sock *fs_syn_recv_sock(FS_SYN_RECV_SOCK_PARAMS)
 {
@@ -312,6 +322,11 @@ static struct sock *fs_syn_recv_sock(FS_SYN_RECV_SOCK_PARAMS)
 		return NULL;
 	if (inet_csk(child)->icsk_af_ops == &f->af)
 		inet_csk(child)->icsk_af_ops = f->stock_af;
+	if (child->sk_prot == &f->prot)
+		WRITE_ONCE(child->sk_prot, f->stock_prot);
+	/* Its memory is the stock protocol's, see sk_clone_lock(). */
+	if (child->sk_prot_creator == &f->prot)
+		child->sk_prot_creator = f->stock_prot;
 	/* Otherwise another CPU has been quicker, or it is a second cookie ACK. */
 	if (*own_req) {
 		l = fs_local(sk);
@@ -327,20 +342,19 @@ static int fs_family_init(struct fs_family *f, const struct socket *sock)
 	struct proto *prot = READ_ONCE(sock->sk->sk_prot);
 	const struct inet_connection_sock_af_ops *af = inet_csk(sock->sk)->icsk_af_ops;
 
-	if (f->stock)
-		return f->stock == sock->ops && f->stock_prot == prot &&
-		       f->stock_af == af ? 0 : -EOPNOTSUPP;
+	if (f->stock_prot)
+		return f->stock_prot == prot && f->stock_af == af ? 0 : -EOPNOTSUPP;
 
-	f->ops = *sock->ops;
-	f->ops.accept = fs_accept;
-	f->ops.release = fs_release;
-	f->stock_prot = prot;
 	f->prot = *prot;
 	f->prot.hash = fs_hash_nowhere;
-	f->stock_af = af;
+	f->prot.accept = fs_accept;
+	f->prot.close = fs_close;
+	f->prot.connect = fs_connect;
+	f->prot.setsockopt = fs_setsockopt;
 	f->af = *af;
 	f->af.syn_recv_sock = fs_syn_recv_sock;
-	f->stock = sock->ops;
+	f->stock_af = af;
+	f->stock_prot = prot;
 	return 0;
 }
 
@@ -358,7 +372,7 @@ int fs_listen_parent(struct socket *sock)
 	if (!sk || (sk->sk_family != AF_INET && sk->sk_family != AF_INET6) ||
 	    sock->type != SOCK_STREAM || sk->sk_protocol != IPPROTO_TCP)
 		return -EPROTONOSUPPORT;
-	if (READ_ONCE(sock->ops)->release == fs_release)
+	if (READ_ONCE(sk->sk_prot) == &fs_family(sk)->prot)
 		return -EALREADY;
 	if (READ_ONCE(sk->sk_state) != TCP_LISTEN)
 		return -EINVAL;
@@ -394,18 +408,10 @@ static int fs_listen_start(struct socket *sock, struct sock *parent)
 	/* __inet_hash() is the one thing listen() must not do. */
 	WRITE_ONCE(sk->sk_prot, &f->prot);
 	err = sock->ops->listen(sock, READ_ONCE(parent->sk_max_ack_backlog));
-	WRITE_ONCE(sk->sk_prot, f->stock_prot);
 
 	/* From here on a bind() that conflicts with one conflicts with both. */
 	sk->sk_reuse = parent->sk_reuse;
 	return err;
-}
-
-/* A socket that has no sock: its operations expect one. */
-void fs_lite_free(struct socket *lite)
-{
-	lite->ops = NULL;
-	sock_release(lite);
 }
 
 /* The allowed CPU with the fewest local listeners of this key. */
@@ -479,7 +485,6 @@ int fs_listen_spawn(struct socket *psock, int *cpu, struct file **filp)
 	/* Bind conflicts go by the owner of the inode. */
 	SOCK_INODE(sock)->i_uid = SOCK_INODE(psock)->i_uid;
 	SOCK_INODE(l->lite)->i_uid = SOCK_INODE(psock)->i_uid;
-	l->lite->ops = sock->ops;
 
 	mutex_lock(&fs_mutex);
 	err = fs_family_init(fs_family(parent), sock);
@@ -518,7 +523,6 @@ int fs_listen_spawn(struct socket *psock, int *cpu, struct file **filp)
 	*cpu = l->cpu;
 	__rcu_assign_sk_user_data_with_flags(sock->sk, l, SK_USER_DATA_NOCOPY);
 	inet_csk(sock->sk)->icsk_af_ops = &fs_family(parent)->af;
-	sock->ops = &fs_family(parent)->ops;
 	list_add_tail(&l->list, &fs_locals);
 	fs_listen_publish(l);
 	fs_count(fn, spawned);
@@ -530,7 +534,7 @@ int fs_listen_spawn(struct socket *psock, int *cpu, struct file **filp)
 out_sock:
 	sock_release(sock);
 out_lite:
-	fs_lite_free(l->lite);
+	sock_release(l->lite);
 out_free:
 	kfree(l);
 	return err;
@@ -610,9 +614,12 @@ void fs_listen_detach_all(void)
 	synchronize_rcu();
 
 	mutex_lock(&fs_mutex);
+	list_for_each_entry(l, &fs_locals, list)
+		WRITE_ONCE(l->sk->sk_prot, fs_family(l->sk)->stock_prot);
+	/* Until no child is made with the former, it is to be given the stock one. */
+	synchronize_rcu();
 	list_for_each_entry(l, &fs_locals, list) {
 		fs_drain_move(l);
-		WRITE_ONCE(l->sk->sk_socket->ops, fs_family(l->sk)->stock);
 		WRITE_ONCE(inet_csk(l->sk)->icsk_af_ops, fs_family(l->sk)->stock_af);
 		rcu_assign_sk_user_data(l->sk, NULL);
 	}
@@ -622,7 +629,56 @@ void fs_listen_detach_all(void)
 	/* An accept() in progress may still use them. */
 	synchronize_srcu(&fs_srcu);
 	list_for_each_entry_safe(l, tmp, &gone, list) {
-		fs_lite_free(l->lite);
+		sock_release(l->lite);
 		fs_listen_free(l);
+	}
+}
+
+static void fs_requests_stock(struct inet_hashinfo *hinfo)
+{
+	struct hlist_nulls_node *node;
+	struct fs_family *f;
+	struct sock *sk;
+	unsigned int i;
+
+	for (i = 0; i <= hinfo->ehash_mask; i++) {
+		struct hlist_nulls_head *chain = &hinfo->ehash[i].chain;
+		spinlock_t *lock = inet_ehash_lockp(hinfo, i);
+
+		cond_resched();
+		if (hlist_nulls_empty(chain))
+			continue;
+		spin_lock_bh(lock);
+		sk_nulls_for_each(sk, node, chain)
+			for (f = fs_families; f < fs_families + ARRAY_SIZE(fs_families); f++)
+				if (sk->sk_state == TCP_NEW_SYN_RECV && sk->sk_prot == &f->prot)
+					WRITE_ONCE(sk->sk_prot, f->stock_prot);
+		spin_unlock_bh(lock);
+	}
+}
+
+/**
+ * fs_listen_requests_stock() - give request sockets the stock protocol
+ *
+ * One has its listener's protocol (see inet_reqsk_alloc()), and may stay for
+ * longer than the listener.
+ *
+ * Context: process, at module exit; no local listener is left.
+ */
+void fs_listen_requests_stock(void)
+{
+	struct inet_hashinfo *shared = fs_hashinfo(&init_net);
+	struct net *net;
+	int turn;
+
+	/* The second time, for what was copied from one before its turn came. */
+	for (turn = 0; turn < 2; turn++) {
+		synchronize_rcu();
+		fs_requests_stock(shared);
+		down_read(&net_rwsem);
+		for_each_net(net)
+			if (fs_hashinfo(net) != shared)
+				fs_requests_stock(fs_hashinfo(net));
+		up_read(&net_rwsem);
 	}
 }

@@ -196,8 +196,8 @@ struct fs_local *fs_listen_find(const struct sock *parent);
 bool fs_listen_anywhere(const struct sock *parent);
 void fs_listen_unpublish(struct fs_local *l);
 void fs_listen_free(struct fs_local *l);
-void fs_lite_free(struct socket *lite);
 void fs_listen_detach_all(void);
+void fs_listen_requests_stock(void);
 
 struct fs_local *fs_listen_of(const struct sock *sk);
 
@@ -266,7 +266,7 @@ int fs_ports_nth(const struct fs_ports *ports, u32 n);
 /* drain.c */
 extern struct list_head fs_draining;
 void fs_drain_move(struct fs_local *l);
-void fs_drain_start(struct fs_local *l, struct socket *sock);
+bool fs_drain_start(struct fs_local *l);
 void fs_drain_flush(void);
 
 /* options.c */

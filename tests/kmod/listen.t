@@ -530,5 +530,20 @@ def shutdown_parent(stack):
     assert local.take()
 
 
+@case
+def nothing_else(stack):
+    """A local listener stays one: after shutdown() it cannot connect, and it takes no ULP."""
+    parent = listener(stack)
+    local = spawn(stack, parent, 0)
+    local.shutdown(socket.SHUT_RDWR)
+    try:
+        local.setsockopt(socket.IPPROTO_TCP, 31, b"tls")    # TCP_ULP
+        raise AssertionError("has a ULP")
+    except OSError as err:
+        assert err.errno == errno.EOPNOTSUPP, err
+    assert local.connect_ex(parent.getsockname()) == errno.EOPNOTSUPP
+    assert local.connect_ex(parent.getsockname()) == errno.EOPNOTSUPP
+
+
 load()
 main()

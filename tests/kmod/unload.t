@@ -5,6 +5,7 @@
 import errno
 import os
 import select
+import signal
 import socket
 import sys
 import threading
@@ -63,6 +64,26 @@ def rmmod_draining(stack):
     stack.callback(load)
     parent.close()
     listener(stack, "127.0.0.1", port)
+
+
+@case
+def rmmod_accepting(stack):
+    """rmmod while other tasks are anywhere in accept() on local listeners."""
+    parent = listener(stack)
+    for _ in range(4):
+        with contextlib.ExitStack() as inner:
+            fd = spawn(inner, parent, 0).fileno()
+            for _ in range(8):
+                pid = os.fork()
+                if not pid:
+                    while True:
+                        libc.accept4(fd, None, None, 0)
+                inner.callback(os.waitpid, pid, 0)
+                inner.callback(os.kill, pid, signal.SIGKILL)
+            time.sleep(0.3)
+            run("rmmod", "fastsocket")
+            time.sleep(0.1)
+        load()
 
 
 @case
