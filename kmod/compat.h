@@ -23,11 +23,13 @@
 #define FS_ACCEPT_ARGS		arg
 #define FS_ACCEPT_FLAGS		(arg->flags)
 #define FS_ACCEPT_ERR		(arg->err)
+#define FS_ACCEPT_MORE(more)	(arg->is_empty = !(more))
 #else
 #define FS_ACCEPT_PARAMS	int flags, int *err, bool kern
 #define FS_ACCEPT_ARGS		flags, err, kern
 #define FS_ACCEPT_FLAGS		(flags)
 #define FS_ACCEPT_ERR		(*err)
+#define FS_ACCEPT_MORE(more)	do { } while (0)
 #endif
 
 /*

@@ -16,6 +16,7 @@
 #include <linux/cpumask.h>
 #include <linux/file.h>
 #include <linux/fs.h>
+#include <linux/kmemleak.h>
 #include <linux/security.h>
 #include <net/inet_connection_sock.h>
 #include <net/inet_sock.h>
@@ -49,10 +50,15 @@ DEFINE_SRCU(fs_srcu);
 /*
  * The operations of a local listener, per family: the stock ones with some
  * wrapped. Copied from the first socket seen, so no symbol has to be exported.
+ *
+ * The protocol is not the module's memory and never freed: what has it from a
+ * local listener may look at its data when the module has gone. These are
+ * request sockets, and sockets that syn_recv_sock() has made and dropped, which
+ * wait for sock_diag to tell of their end.
  */
 static struct fs_family {
 	struct proto *stock_prot;
-	struct proto prot;
+	struct proto *prot;
 	const struct inet_connection_sock_af_ops *stock_af;
 	struct inet_connection_sock_af_ops af;
 } fs_families[2];
@@ -239,6 +245,7 @@ static struct sock *fs_accept(struct sock *sk, FS_ACCEPT_PARAMS)
 
 	if (!child)
 		goto out;
+	FS_ACCEPT_MORE(fs_waits(sk) || fs_waits(parent));
 	if (!own) {
 		fs_count(l->fn, accept_slow);
 		fs_established_accepted(l->fn, child, l->cpu, GFP_KERNEL);
@@ -257,12 +264,14 @@ out:
 static void fs_close(struct sock *sk, long timeout)
 {
 	int idx = srcu_read_lock(&fs_srcu);
-	struct proto *stock = fs_family(sk)->stock_prot;
 	bool drains = false;
 	struct fs_local *l;
 
 	mutex_lock(&fs_mutex);
-	WRITE_ONCE(sk->sk_prot, stock);
+	WRITE_ONCE(sk->sk_prot, fs_family(sk)->stock_prot);
+	/* Of a group of its own, which takes no notice of one that is not hashed. */
+	if (rcu_access_pointer(sk->sk_reuseport_cb))
+		reuseport_detach_sock(sk);
 	l = fs_local(sk);
 	if (l) {
 		fs_listen_unpublish(l);
@@ -273,7 +282,7 @@ static void fs_close(struct sock *sk, long timeout)
 	mutex_unlock(&fs_mutex);
 
 	if (!drains)
-		stock->close(sk, timeout);
+		READ_ONCE(sk->sk_prot)->close(sk, timeout);
 	srcu_read_unlock(&fs_srcu, idx);
 }
 
@@ -322,10 +331,10 @@ static struct sock *fs_syn_recv_sock(FS_SYN_RECV_SOCK_PARAMS)
 		return NULL;
 	if (inet_csk(child)->icsk_af_ops == &f->af)
 		inet_csk(child)->icsk_af_ops = f->stock_af;
-	if (child->sk_prot == &f->prot)
+	if (child->sk_prot == f->prot)
 		WRITE_ONCE(child->sk_prot, f->stock_prot);
 	/* Its memory is the stock protocol's, see sk_clone_lock(). */
-	if (child->sk_prot_creator == &f->prot)
+	if (child->sk_prot_creator == f->prot)
 		child->sk_prot_creator = f->stock_prot;
 	/* Otherwise another CPU has been quicker, or it is a second cookie ACK. */
 	if (*own_req) {
@@ -345,12 +354,17 @@ static int fs_family_init(struct fs_family *f, const struct socket *sock)
 	if (f->stock_prot)
 		return f->stock_prot == prot && f->stock_af == af ? 0 : -EOPNOTSUPP;
 
-	f->prot = *prot;
-	f->prot.hash = fs_hash_nowhere;
-	f->prot.accept = fs_accept;
-	f->prot.close = fs_close;
-	f->prot.connect = fs_connect;
-	f->prot.setsockopt = fs_setsockopt;
+	f->prot = kmemdup(prot, sizeof(*prot), GFP_KERNEL);
+	if (!f->prot)
+		return -ENOMEM;
+	f->prot->hash = fs_hash_nowhere;
+	f->prot->accept = fs_accept;
+	f->prot->close = fs_close;
+	f->prot->connect = fs_connect;
+	f->prot->setsockopt = fs_setsockopt;
+#ifdef CONFIG_BPF_SYSCALL
+	f->prot->psock_update_sk_prot = NULL;	/* no sockmap would give it back */
+#endif
 	f->af = *af;
 	f->af.syn_recv_sock = fs_syn_recv_sock;
 	f->stock_af = af;
@@ -372,7 +386,7 @@ int fs_listen_parent(struct socket *sock)
 	if (!sk || (sk->sk_family != AF_INET && sk->sk_family != AF_INET6) ||
 	    sock->type != SOCK_STREAM || sk->sk_protocol != IPPROTO_TCP)
 		return -EPROTONOSUPPORT;
-	if (READ_ONCE(sk->sk_prot) == &fs_family(sk)->prot)
+	if (READ_ONCE(sk->sk_prot) == READ_ONCE(fs_family(sk)->prot))
 		return -EALREADY;
 	if (READ_ONCE(sk->sk_state) != TCP_LISTEN)
 		return -EINVAL;
@@ -406,7 +420,7 @@ static int fs_listen_start(struct socket *sock, struct sock *parent)
 		return err;
 
 	/* __inet_hash() is the one thing listen() must not do. */
-	WRITE_ONCE(sk->sk_prot, &f->prot);
+	WRITE_ONCE(sk->sk_prot, f->prot);
 	err = sock->ops->listen(sock, READ_ONCE(parent->sk_max_ack_backlog));
 
 	/* From here on a bind() that conflicts with one conflicts with both. */
@@ -512,6 +526,8 @@ int fs_listen_spawn(struct socket *psock, int *cpu, struct file **filp)
 	l->cpu = *cpu == FASTSOCKET_CPU_ANY ? fs_pick_cpu(l->key) : *cpu;
 	err = l->cpu < 0 ? l->cpu : 0;
 	if (err) {
+		/* It is closed later, and in no list to be found before. */
+		WRITE_ONCE(sock->sk->sk_prot, fs_family(parent)->stock_prot);
 		mutex_unlock(&fs_mutex);
 		fput(file);
 		goto out_lite;
@@ -591,6 +607,7 @@ void fs_listen_detach_all(void)
 {
 	unsigned long deadline = jiffies + FS_HALF_OPEN_TIME;
 	struct fs_local *l, *tmp;
+	struct fs_family *f;
 	LIST_HEAD(gone);
 	bool busy;
 
@@ -626,59 +643,21 @@ void fs_listen_detach_all(void)
 	list_splice_init(&fs_locals, &gone);
 	mutex_unlock(&fs_mutex);
 
+	for (f = fs_families; f < fs_families + ARRAY_SIZE(fs_families); f++) {
+		if (!f->prot)
+			continue;
+		f->prot->hash = f->stock_prot->hash;
+		f->prot->accept = f->stock_prot->accept;
+		f->prot->close = f->stock_prot->close;
+		f->prot->connect = f->stock_prot->connect;
+		f->prot->setsockopt = f->stock_prot->setsockopt;
+		kmemleak_not_leak(f->prot);
+	}
+
 	/* An accept() in progress may still use them. */
 	synchronize_srcu(&fs_srcu);
 	list_for_each_entry_safe(l, tmp, &gone, list) {
 		sock_release(l->lite);
 		fs_listen_free(l);
-	}
-}
-
-static void fs_requests_stock(struct inet_hashinfo *hinfo)
-{
-	struct hlist_nulls_node *node;
-	struct fs_family *f;
-	struct sock *sk;
-	unsigned int i;
-
-	for (i = 0; i <= hinfo->ehash_mask; i++) {
-		struct hlist_nulls_head *chain = &hinfo->ehash[i].chain;
-		spinlock_t *lock = inet_ehash_lockp(hinfo, i);
-
-		cond_resched();
-		if (hlist_nulls_empty(chain))
-			continue;
-		spin_lock_bh(lock);
-		sk_nulls_for_each(sk, node, chain)
-			for (f = fs_families; f < fs_families + ARRAY_SIZE(fs_families); f++)
-				if (sk->sk_state == TCP_NEW_SYN_RECV && sk->sk_prot == &f->prot)
-					WRITE_ONCE(sk->sk_prot, f->stock_prot);
-		spin_unlock_bh(lock);
-	}
-}
-
-/**
- * fs_listen_requests_stock() - give request sockets the stock protocol
- *
- * One has its listener's protocol (see inet_reqsk_alloc()), and may stay for
- * longer than the listener.
- *
- * Context: process, at module exit; no local listener is left.
- */
-void fs_listen_requests_stock(void)
-{
-	struct inet_hashinfo *shared = fs_hashinfo(&init_net);
-	struct net *net;
-	int turn;
-
-	/* The second time, for what was copied from one before its turn came. */
-	for (turn = 0; turn < 2; turn++) {
-		synchronize_rcu();
-		fs_requests_stock(shared);
-		down_read(&net_rwsem);
-		for_each_net(net)
-			if (fs_hashinfo(net) != shared)
-				fs_requests_stock(fs_hashinfo(net));
-		up_read(&net_rwsem);
 	}
 }

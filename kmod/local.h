@@ -197,7 +197,6 @@ bool fs_listen_anywhere(const struct sock *parent);
 void fs_listen_unpublish(struct fs_local *l);
 void fs_listen_free(struct fs_local *l);
 void fs_listen_detach_all(void);
-void fs_listen_requests_stock(void);
 
 struct fs_local *fs_listen_of(const struct sock *sk);
 

@@ -146,7 +146,6 @@ static void __exit fs_exit(void)
 	synchronize_rcu_tasks();
 
 	fs_drain_flush();
-	fs_listen_requests_stock();
 	unregister_pernet_subsys(&fs_net_ops);
 	fs_steer_exit();
 	fs_established_exit();

@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import sys
 import threading
 import time
@@ -64,6 +65,31 @@ def rmmod_draining(stack):
     stack.callback(load)
     parent.close()
     listener(stack, "127.0.0.1", port)
+
+
+@case
+def rmmod_regrouped(stack):
+    """A local listener that somebody has put into a SO_REUSEPORT group of its own leaves no trace there, for requests to migrate to."""
+    unshare_net(stack)
+    sysctl("net.ipv4.tcp_migrate_req", 1)
+    parent = listener(stack)
+    local = spawn(stack, parent, 0)
+    local.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    program = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))  # return 0
+    local.setsockopt(socket.SOL_SOCKET, 51,     # SO_ATTACH_REUSEPORT_CBPF
+                     struct.pack("HxxxxxxQ", 1, ctypes.addressof(program)))
+    clients, admit = half_open(stack, parent, 0, 3)
+    local.close()
+    run("rmmod", "fastsocket")
+    stack.callback(load)
+    admit()
+    for client in clients:
+        client.setblocking(False)
+        with contextlib.suppress(OSError):
+            client.sendall(b"x")
+    time.sleep(4)
+    connect(stack, "127.0.0.1", port_of(parent), 0)
+    assert take(parent)
 
 
 @case
