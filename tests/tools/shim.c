@@ -36,12 +36,12 @@ FILE *fopen(const char *path, const char *mode)
 	return real(fake && !strcmp(path, "/proc/interrupts") ? fake : path, mode);
 }
 
-/* An errno with which the module refuses, or 0. */
+/* 0, or the negative errno with which the module refuses. */
 static int steer(const struct fastsocket_steer *s)
 {
 	if (getenv("SHIM_OLD"))
-		return ENOTTY;
-	return s->mode == FASTSOCKET_STEER_RSS && getenv("SHIM_NO_RSS") ? EOPNOTSUPP : 0;
+		return -ENOTTY;
+	return s->mode == FASTSOCKET_STEER_RSS && getenv("SHIM_NO_RSS") ? -EOPNOTSUPP : 0;
 }
 
 int ioctl(int fd, unsigned long cmd, ...)
@@ -55,7 +55,7 @@ int ioctl(int fd, unsigned long cmd, ...)
 	va_start(ap, cmd);
 	arg = va_arg(ap, void *);
 	va_end(ap);
-	errno = cmd == FASTSOCKET_IOC_STEER ? steer(arg) : 0;
+	errno = cmd == FASTSOCKET_IOC_STEER ? -steer(arg) : 0;
 	if (errno)
 		return -1;
 	if (cmd == SIOCETHTOOL && rules &&
