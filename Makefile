@@ -22,6 +22,9 @@ INSTALL ?= install
 
 # What "make check" boots; each is a series of Debian's kernels.
 KERNELS ?= 6.1 6.12
+# The same with instruments (tests/vm/*.config).
+DEBUG_KERNELS ?= 6.1-kasan 6.12-kasan 6.1-kcsan 6.12-kcsan
+FUZZ_KERNELS ?= 6.1-kasan 6.12-kasan
 
 all: kmod user
 
@@ -33,6 +36,9 @@ help:
 	@echo 'make demo         unmodified nginx and HAProxy, plain and with fastsocket, in a VM'
 	@echo '                  (KERNEL=6.1|6.12, VCPUS=4, ACCEL=auto|kvm|tcg)'
 	@echo 'make check        every test, in VMs with kernels $(KERNELS)'
+	@echo 'make check-debug  the same on kernels with KASAN, lockdep, kmemleak; then KCSAN'
+	@echo 'make check-fuzz   calls and packets at random, on kernels with KASAN'
+	@echo 'make check-stress long loads: the module, CPUs and namespaces come and go; leaks'
 	@echo 'make bench-connect what connect() costs when ports run short, in VMs'
 	@echo 'make lint         sparse, checkpatch and man page checks'
 	@echo 'make clean        remove what was built'
@@ -106,13 +112,13 @@ dkms-uninstall:
 # What the virtual machines load.
 vm-modules:
 	@for series in $(KERNELS); do \
-		version=$$(tests/vm/kernel $$series) || exit 1; \
-		echo "building the modules for $$version"; \
-		$(MAKE) --no-print-directory -s kmod nic KDIR=/lib/modules/$$version/build || exit 1; \
+		build=$$(tests/vm/kernel --build $$series) || exit 1; \
+		echo "building the modules for $$(tests/vm/kernel $$series)"; \
+		$(MAKE) --no-print-directory -s kmod nic KDIR=$$build || exit 1; \
 	done
 
 # What the tests run beside the servers; "next" is a library of a release to come.
-test-programs: build/load build/errnos build/pending build/connect build/shim.so build/nic-shim.so
+test-programs: build/load build/errnos build/pending build/connect build/interface build/shim.so build/nic-shim.so
 	@mkdir -p build/next/preload build/next/kmod/uapi
 	@cp -u preload/*.c preload/*.h preload/Makefile build/next/preload/
 	@sed 's/^\(#define FASTSOCKET_VERSION\).*/\1 99/' kmod/uapi/fastsocket.h >build/next/kmod/uapi/fastsocket.h
@@ -133,13 +139,32 @@ build/nic-shim.so: tests/tools/shim.c
 build/shim.so build/nic-shim.so:
 	@mkdir -p build
 	$(CC) -O2 -Wall -Wextra -Ikmod/uapi -shared -fPIC -o $@ $<
-build/connect build/shim.so build/nic-shim.so: kmod/uapi/fastsocket.h
+build/interface: tests/fuzz/interface.c
+	@mkdir -p build
+	$(CC) -O2 -Wall -Wextra -Ikmod/uapi -pthread -o $@ $<
+build/connect build/interface build/shim.so build/nic-shim.so: kmod/uapi/fastsocket.h
 
 setup:
 	@tests/setup
 
 check: setup
 	@tests/check $(KERNELS)
+
+# On kernels with instruments, built once. Everything is slow there: the loads are small.
+check-debug:
+	@tests/setup debug
+	@for kernel in $(DEBUG_KERNELS); do tests/vm/build-kernel $$kernel || exit 1; done
+	@CONNECTIONS=5000 RELOADS=10 tests/check --timeout 20000 --only 'kmod/*.t' --only 'nic/*.t' \
+		--only 'preload/*.t' --only 'servers/*.t' --only 'tools/*.t' --only 'stress/*.t' \
+		$(DEBUG_KERNELS)
+
+check-fuzz:
+	@tests/setup debug fuzz
+	@for kernel in $(FUZZ_KERNELS); do tests/vm/build-kernel $$kernel || exit 1; done
+	@tests/check --timeout 20000 --only 'fuzz/*.t' $(FUZZ_KERNELS)
+
+check-stress: setup
+	@tests/check --timeout 5000 --only 'stress/*.t' $(KERNELS)
 
 bench-connect: setup
 	@benchmarks/connect/run $(KERNELS)
@@ -156,4 +181,5 @@ clean:
 	rm -rf build
 
 .PHONY: all help kmod kmod-build nic nic-build kdir user install install-user uninstall \
-	dkms-source dkms-install dkms-uninstall vm-modules test-programs setup check bench-connect demo lint clean
+	dkms-source dkms-install dkms-uninstall vm-modules test-programs setup check \
+	check-debug check-fuzz check-stress bench-connect demo lint clean

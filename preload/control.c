@@ -9,6 +9,7 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "fsocket.h"
@@ -37,6 +38,7 @@ static int call(unsigned long cmd, void *arg)
  */
 enum { CLOSED = -1, GONE = -2 };
 static int kept = CLOSED;
+static time_t gone_at;		/* when it was last found so, in seconds */
 static dev_t kept_dev;
 static ino_t kept_ino;
 
@@ -51,6 +53,14 @@ static bool is_kept(int fd)
 bool control_owns(int fd)
 {
 	return fd >= 0 && fd == __atomic_load_n(&kept, __ATOMIC_RELAXED) && is_kept(fd);
+}
+
+static time_t seconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	return now.tv_sec;
 }
 
 /* Returns it, or GONE; CLOSED if it cannot be opened for now. */
@@ -69,6 +79,7 @@ static int keep(void)
 		fd = GONE;
 	}
 	if (fd < 0) {
+		__atomic_store_n(&gone_at, seconds(), __ATOMIC_RELAXED);
 		__atomic_store_n(&kept, GONE, __ATOMIC_RELAXED);
 		return GONE;
 	}
@@ -129,9 +140,6 @@ int control_spawn(int listen_fd, int *cpu)
 
 	if (call(FASTSOCKET_IOC_SPAWN, &arg))
 		return -1;
-	/* The module may have been loaded since: the next connect() asks again. */
-	if (__atomic_load_n(&kept, __ATOMIC_RELAXED) == GONE)
-		__atomic_store_n(&kept, CLOSED, __ATOMIC_RELAXED);
 	*cpu = arg.cpu;
 	return arg.fd;
 }
@@ -157,7 +165,9 @@ bool control_ports(void)
 	int saved = errno;
 	int fd = __atomic_load_n(&kept, __ATOMIC_ACQUIRE);
 
-	if (fd >= 0 && !is_kept(fd)) {
+	/* The module may be loaded at any time: look once a second. */
+	if ((fd >= 0 && !is_kept(fd)) ||
+	    (fd == GONE && __atomic_load_n(&gone_at, __ATOMIC_RELAXED) != seconds())) {
 		__atomic_compare_exchange_n(&kept, &fd, CLOSED, false,
 					    __ATOMIC_RELAXED, __ATOMIC_RELAXED);
 		fd = CLOSED;

@@ -25,6 +25,9 @@ PORT_REPLACE, PORT_RELEASE = 1, 2
 CPU_ANY = -1
 CLONE_NEWNET = 0x40000000
 
+# How many times as long as usual things may take.
+SLOW = float(os.environ.get("FASTSOCKET_SLOW", 1))
+
 libc = ctypes.CDLL(None, use_errno=True)
 cases = []
 
@@ -156,7 +159,7 @@ def core_connect(stack, addr, port, cpu, setup=None):
     """connect() from @cpu by a core-local port."""
     family = socket.AF_INET6 if ":" in addr else socket.AF_INET
     sock = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
-    sock.settimeout(5)
+    sock.settimeout(5 * SLOW)
     if setup:
         setup(sock)
     with on_cpu(cpu):
@@ -176,7 +179,7 @@ class Local(socket.socket):
 
 def take(listener, timeout=1.0):
     """accept() within @timeout, or None."""
-    end = time.monotonic() + timeout
+    end = time.monotonic() + timeout * SLOW
     flags = socket.SOCK_CLOEXEC
     while True:
         fd = libc.accept4(listener.fileno(), None, None, flags)
@@ -230,7 +233,7 @@ def on_cpu(cpu):
 def connect(stack, addr, port, cpu=None, timeout=5, sport=0, setup=None):
     family = socket.AF_INET6 if ":" in addr else socket.AF_INET
     sock = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
-    sock.settimeout(timeout)
+    sock.settimeout(timeout * SLOW)
     if setup:
         setup(sock)
     if sport:
@@ -243,7 +246,7 @@ def connect(stack, addr, port, cpu=None, timeout=5, sport=0, setup=None):
 
 def talk(client, server):
     """Both directions work."""
-    server.settimeout(5)
+    server.settimeout(5 * SLOW)
     client.sendall(b"ping")
     assert server.recv(4) == b"ping"
     server.sendall(b"pong")
@@ -272,7 +275,7 @@ def stats():
 
 
 def wait_for(what, timeout=5.0):
-    end = time.monotonic() + timeout
+    end = time.monotonic() + timeout * SLOW
     while not what():
         assert time.monotonic() < end, "waited %g s in vain" % timeout
         time.sleep(0.01)
@@ -333,7 +336,7 @@ def half_open(stack, parent, cpu, count):
 def wire(stack, name, subnet, device="wire"):
     """A namespace @name at SUBNET.2, joined to @device of this one at SUBNET.1."""
     run("ip", "netns", "add", name)
-    stack.callback(run, "ip", "netns", "del", name)
+    stack.callback(run, "ip", "netns", "del", name, check=False)
     run("ip", "-batch", "-", text="""
         link add %s type veth peer name eth0 netns %s
         addr add %s.1/24 dev %s

@@ -338,13 +338,19 @@ def fresh(stack, before="", **env):
     return [tuple(map(int, line.split())) for line in done.stdout.splitlines()], done.stderr
 
 
+def unasked(asked):
+    """Nothing was asked, and after the first connect() nothing opened but once a second."""
+    return [rest for _, *rest in asked] == [[0, 1], [0, 2], [0, 3]] and \
+        all(2 <= opens <= 4 for opens, *_ in asked)
+
+
 @case
 def absent(stack):
-    """Without the module, a program is told once, and later connects cost nothing."""
+    """Without the module, a program is told once, and later connects cost nothing, but a look each second."""
     run("rmmod", "fastsocket")
     stack.callback(load)
     asked, text = fresh(stack)
-    assert asked == [(2, 0, 1), (2, 0, 2), (2, 0, 3)], asked
+    assert unasked(asked), asked
     assert text.count("\n") == 1 and "is not loaded" in text, text
 
 
@@ -360,7 +366,7 @@ def once_open(stack):
 def older(stack):
     """A module that does not know the question is not asked, and nothing is printed."""
     asked, text = fresh(stack, "var('no_proc').value = 1")
-    assert asked == [(2, 0, 1), (2, 0, 2), (2, 0, 3)], asked
+    assert unasked(asked), asked
     assert text == "", text
 
 
@@ -368,7 +374,7 @@ def older(stack):
 def version(stack):
     """A module whose interface has another meaning is not asked, and the program is told once."""
     asked, text = fresh(stack, "var('version').value = 99")
-    assert asked == [(2, 0, 1), (2, 0, 2), (2, 0, 3)], asked
+    assert unasked(asked), asked
     assert text.count("\n") == 1 and "has version 99" in text, text
 
 
@@ -438,7 +444,7 @@ def become_worker(stack):
 
 @case
 def unloaded(stack):
-    """rmmod under a program that has connected; after modprobe it is served again once it has a local listener."""
+    """rmmod under a program that has connected; a second after modprobe it is served again."""
     name = server(stack)
     shim.reset(REAL)
     client(stack).connect(name)
@@ -447,12 +453,10 @@ def unloaded(stack):
     shim.reset(REAL)
     for _ in range(3):
         client(stack).connect(name)
-    assert (shim.opens, shim.asked, shim.connects) == (1, 1, 3)
+    assert (shim.asked, shim.connects) == (1, 3) and shim.opens <= 3
     load()
+    time.sleep(1.1)
     shim.reset(GIVEN)
-    client(stack).connect(name)
-    assert shim.asked == 0
-    become_worker(stack)
     client(stack).connect(name)
     assert shim.flags() == [0]
 

@@ -24,7 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define TIMEOUT_S	20
+#define TIMEOUT_S	60
 #define MAX_CONNS	1024
 
 struct conn {

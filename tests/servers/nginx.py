@@ -65,7 +65,7 @@ class Nginx:
              "daemon %s;" % ("on" if daemon else "off")],
             env=self.env, stderr=self.log)
         if daemon:
-            self.master.wait(20)
+            self.master.wait(120)
             self.daemon = True
         self.wait_workers(workers)
 
@@ -94,7 +94,7 @@ class Nginx:
                     pass
         return out
 
-    def wait_workers(self, count, timeout=20):
+    def wait_workers(self, count, timeout=120):
         end = time.monotonic() + timeout
         while len(self.workers()) < count:
             assert self.daemon or self.master.poll() is None, self.stderr()
@@ -105,7 +105,7 @@ class Nginx:
         """SIGHUP, and wait until only new workers serve."""
         old = set(self.workers())
         self.master.send_signal(signal.SIGHUP)
-        end = time.monotonic() + 20
+        end = time.monotonic() + 120
         while True:
             now = set(self.workers())
             if not now & old and len(now) >= self.count:
@@ -121,7 +121,7 @@ class Nginx:
                 time.sleep(0.01)
         elif self.master.poll() is None:
             self.master.send_signal(sig)
-            self.master.wait(30)
+            self.master.wait(120)
         self.log.close()
         shutil.rmtree(self.dir, ignore_errors=True)
 
@@ -138,7 +138,7 @@ class Load:
     def result(self):
         """(requests, failed requests)"""
         self.load.send_signal(signal.SIGINT)
-        *kinds, last = self.load.communicate(timeout=60)[0].splitlines()
+        *kinds, last = self.load.communicate(timeout=120)[0].splitlines()
         for line in sorted(set(kinds)):
             print("%s (%d times)" % (line, kinds.count(line)))
         requests, failed = map(int, last.split())

@@ -48,7 +48,7 @@ class Haproxy:
         self.log = open(os.path.join(self.dir, "stderr"), "w+")
         self.process = subprocess.Popen([*command, shutil.which("haproxy"), "-f", config],
                                         env=env, stdout=self.log, stderr=self.log)
-        end = time.monotonic() + 30
+        end = time.monotonic() + 120
         while not self.listens(addr, port):
             if self.process.poll() is not None or time.monotonic() > end:
                 raise RuntimeError("HAProxy does not start: " + self.stderr())
@@ -66,7 +66,7 @@ class Haproxy:
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
         try:
-            self.process.wait(10)
+            self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

@@ -1,0 +1,55 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""Every ioctl, sysctl and file of the module, called with anything by anybody.
+CALLS and SEED select; what a run printed as its seed repeats it."""
+
+import os
+import random
+import re
+import sys
+
+here = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(here, "..", "kmod"))
+from fstest import *  # noqa: E402,F403 pylint: disable=W,C
+
+CALLS = int(os.environ.get("CALLS", 1000000))
+SEED = int(os.environ.get("SEED") or random.randrange(1 << 32))
+
+
+def fuzz(stack, who):
+    """Half of the calls; returns how often each kind of call gave what."""
+    load()
+    print("# SEED=%d, %d calls" % (SEED, CALLS // 2), flush=True)
+    said = run(os.environ["FASTSOCKET_INTERFACE"], who, str(CALLS // 2), str(SEED), "8")
+    print("".join("# %s\n" % line for line in said.splitlines()), end="", flush=True)
+    wait_for(lambda: not filed(), 120)
+    assert table("listeners", "1") == []
+    run("rmmod", "fastsocket")
+    load()
+    parent = listener(stack)
+    child = spawn(stack, parent, 0)
+    conn = connect(stack, "127.0.0.1", port_of(parent), 0)
+    talk(conn, stack.enter_context(child.take()))
+    return {what: dict((e, int(n)) for e, n in re.findall(r"(\w+)=(\d+)", rest))
+            for what, rest in (line.split(":", 1) for line in said.splitlines())}
+
+
+@case
+def nobody(stack):
+    """A user without privilege may call anything: what is not theirs is refused, nothing breaks, nothing stays behind."""
+    got = fuzz(stack, "user")
+    for what in ("info", "spawn", "sync", "port", "reads"):
+        assert got[what].get("ok"), what
+    assert set(got["steer"]) == {"EPERM"}
+    assert set(got["sysctl writes"]) == {"EACCES"}
+
+
+@case
+def root_of_namespace(stack):
+    """Nor does the root user of a user namespace break anything, who may steer and set the sysctls there."""
+    got = fuzz(stack, "root")
+    for what in ("info", "spawn", "sync", "steer", "port", "sysctl writes", "reads"):
+        assert got[what].get("ok"), what
+
+
+main()
