@@ -4,6 +4,7 @@
 
 import errno
 import os
+import re
 import resource
 import socket
 import struct
@@ -139,6 +140,25 @@ def file_limit(stack):
         raise AssertionError("no limit")
     except OSError as err:
         assert err.errno == errno.EMFILE
+
+
+@case
+def no_addresses(stack):
+    """No file shows a kernel address; what sums over all namespaces is for root of the first one."""
+    parent = listener(stack)
+    local = spawn(stack, parent, 0)
+    steer(1, STEER_PORT, range(2))
+    stack.callback(steer, 1, STEER_OFF)
+    connect(stack, "127.0.0.1", port_of(parent), 0)
+    assert local.take()
+    shown = os.listdir("/proc/net/fastsocket")
+    assert "established" in shown and len(shown) == 4
+    assert os.stat("/proc/net/fastsocket/established").st_mode & 0o777 == 0o400
+    for name in shown:
+        with open("/proc/net/fastsocket/" + name) as f:
+            assert not re.search(r"ffff[0-9a-f]{12}", f.read()), name
+    unshare_net(stack)
+    assert sorted(os.listdir("/proc/thread-self/net/fastsocket")) == ["listeners", "nics", "stats"]
 
 
 @case
