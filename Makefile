@@ -153,14 +153,12 @@ check: setup
 # On kernels with instruments, built once. Everything is slow there: the loads are small.
 check-debug:
 	@tests/setup debug
-	@for kernel in $(DEBUG_KERNELS); do tests/vm/build-kernel $$kernel || exit 1; done
 	@CONNECTIONS=5000 RELOADS=10 tests/check --timeout 20000 --only 'kmod/*.t' --only 'nic/*.t' \
 		--only 'preload/*.t' --only 'servers/*.t' --only 'tools/*.t' --only 'stress/*.t' \
 		$(DEBUG_KERNELS)
 
 check-fuzz:
 	@tests/setup debug fuzz
-	@for kernel in $(FUZZ_KERNELS); do tests/vm/build-kernel $$kernel || exit 1; done
 	@tests/check --timeout 20000 --only 'fuzz/*.t' $(FUZZ_KERNELS)
 
 check-stress: setup

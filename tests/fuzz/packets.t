@@ -79,7 +79,7 @@ class Peer:
     def ip(self, **fields):
         if self.version == 4:
             return IP(**{"src": THEIRS[4], "dst": OURS[4], "id": 1, **fields})
-        fields.pop("options", None)
+        fields.pop("id", None)      # IPv6 has none
         return IPv6(**{"src": THEIRS[6], "dst": OURS[6], **fields})
 
     def tcp(self, flags, seq=0, ack=0, **fields):
@@ -225,17 +225,11 @@ def fragments(p, packet, size):
 
 @scenario
 def fragmented(p):
-    p.send(*fragments(p, p.ip(id=10) / p.tcp("S", options=[("MSS", 1400)]) if p.version == 4 else
-                      p.ip() / p.tcp("S", options=[("MSS", 1400)]), 8))
+    p.send(*fragments(p, p.ip(id=10) / p.tcp("S", options=[("MSS", 1400)]), 8))
     p.send(p.ip() / p.tcp("A", 1, 1))
-    whole = p.data(1, b"0123456789abcdef" * 4)
+    p.send(*reversed(fragments(p, p.data(1, b"0123456789abcdef" * 4, id=11), 16)))
     if p.version == 4:
-        whole.id = 11
-    p.send(*reversed(fragments(p, whole, 16)))
-    if p.version == 4:
-        whole = p.data(65, b"x" * 64)
-        whole.id = 12
-        pieces = fragments(p, whole, 24)
+        pieces = fragments(p, p.data(65, b"x" * 64, id=12), 24)
         p.send(pieces[0], pieces[2], pieces[0])         # never complete
 
 

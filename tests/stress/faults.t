@@ -49,19 +49,24 @@ def fail(nth, call):
     return err, left
 
 
-def each_failure(call, check, first=1):
+def allocations(call):
+    """How many @call makes."""
+    return 100000 - fail(100000, call)[1]
+
+
+def each_failure(call, check):
     """Have the allocations of @call fail one by one, and @check(errno) each time."""
     errors = {}
-    for nth in range(first, first + 5000):
+    for nth in range(1, 5001):
         err, left = fail(nth, call)
         assert err in CLEAN, (nth, os.strerror(err))
         errors[err] = errors.get(err, 0) + 1
         check(err)
         if left:
             break
-    print("# %d allocations, then %s" % (nth - first, {
+    print("# %d allocations, then %s" % (nth - 1, {
         errno.errorcode.get(err, "success"): n for err, n in errors.items()}), flush=True)
-    assert nth > first and errors.get(0)
+    assert nth > 1 and errors.get(0)
 
 
 def call_ioctl(fd, cmd, data):
@@ -111,7 +116,7 @@ def first_spawn(stack):
         parent = listener(inner)
         call, _ = call_ioctl(device(inner), IOC_SPAWN,
                              struct.pack("iiiI", parent.fileno(), 0, -1, 0))
-        count = 10000 - fail(10000, call)[1]
+        count = allocations(call)
     for nth in range(1, count + 2):
         with contextlib.ExitStack() as inner:
             unshare_net(inner)
@@ -223,7 +228,7 @@ def namespaces(stack):
 
     def unshare():
         return libc.unshare(CLONE_NEWNET)
-    total = 100000 - fail(100000, unshare)[1]
+    total = allocations(unshare)
     libc.setns(here, CLONE_NEWNET)
     # The module's operations are the last that were registered.
     failures = 0
@@ -250,7 +255,7 @@ def insmods(stack):
 
     def insmod():
         return libc.syscall(313, fd, b"", 0)    # finit_module
-    total = 100000 - fail(100000, insmod)[1]
+    total = allocations(insmod)
     run("rmmod", "fastsocket")
     failures = 0
     for nth in range(1, total + 1):
