@@ -7,6 +7,7 @@
 #define _FS_COMPAT_H
 
 #include <linux/ethtool.h>
+#include <linux/fs.h>
 #include <linux/ipv6.h>
 #include <linux/netdevice.h>
 #include <linux/slab.h>
@@ -64,6 +65,16 @@
 #define fs_register_net_sysctl(net, path, table, n) \
 	register_net_sysctl(net, path, table)
 #endif
+
+/* A reference on a file that is not being closed; the count has a type of its own since 6.13. */
+static inline bool fs_file_get(struct file *file)
+{
+#ifdef FS_HAVE_FILE_REF
+	return file_ref_get(&file->f_ref);
+#else
+	return atomic_long_inc_not_zero(&file->f_count);
+#endif
+}
 
 /* Whether TCP-AO keys (6.7) are set. */
 static inline bool fs_has_tcp_ao(const struct sock *sk)

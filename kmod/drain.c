@@ -31,17 +31,24 @@ LIST_HEAD(fs_draining);
  * parent has left LISTEN. The parent's backlog is not a limit here: these
  * connections have been promised to their clients.
  *
- * Context: process; takes the local listener's socket lock.
+ * Context: process.
+ * Return: false where a user's call holds the socket, so nothing could be done.
  */
-void fs_drain_move(struct fs_local *l)
+bool fs_drain_move(struct fs_local *l)
 {
 	struct request_sock_queue *from = fs_queue(l->sk), *to = fs_queue(l->parent);
 	struct request_sock *req, *next, *keep = NULL, *keep_tail = NULL;
 	unsigned int moved = 0;
 
 	/* inet_csk_accept() counts on nobody else taking from the queue. */
-	lock_sock(l->sk);
-	spin_lock_bh(&from->rskq_lock);
+	local_bh_disable();
+	bh_lock_sock(l->sk);
+	if (sock_owned_by_user(l->sk)) {
+		bh_unlock_sock(l->sk);
+		local_bh_enable();
+		return false;
+	}
+	spin_lock(&from->rskq_lock);
 	/* Always the local one first, so the order is fixed. */
 	spin_lock_nested(&to->rskq_lock, SINGLE_DEPTH_NESTING);
 	if (l->parent->sk_state != TCP_LISTEN)
@@ -71,18 +78,16 @@ void fs_drain_move(struct fs_local *l)
 	from->rskq_accept_tail = keep_tail;
 unlock:
 	spin_unlock(&to->rskq_lock);
-	spin_unlock_bh(&from->rskq_lock);
-	release_sock(l->sk);
+	spin_unlock(&from->rskq_lock);
+	bh_unlock_sock(l->sk);
 
-	if (moved) {
-		fs_count_n(l->fn, moved, moved);
-		local_bh_disable();
-		rcu_read_lock();
-		while (moved--)	/* one exclusive waiter each */
-			l->parent->sk_data_ready(l->parent);
-		rcu_read_unlock();
-		local_bh_enable();
-	}
+	fs_count_n(l->fn, moved, moved);
+	rcu_read_lock();
+	while (moved--)	/* one exclusive waiter each */
+		l->parent->sk_data_ready(l->parent);
+	rcu_read_unlock();
+	local_bh_enable();
+	return true;
 }
 
 static bool fs_drain_done(struct fs_local *l)

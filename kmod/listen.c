@@ -38,13 +38,19 @@ static struct fs_table fs_anywhere;
 /* A turn in this many begins with the parent's queue, so it cannot starve. */
 #define FS_TURNS	8
 
-/* At unload, between looks at half-open connections. */
+/*
+ * At unload, between looks at half-open connections, and at a socket that its
+ * user's call holds: the last look is not repeated for ever.
+ */
 #define FS_DETACH_SLEEP_US	5000
+#define FS_DETACH_TRIES		20
 
 /* Lists, tables and states; never taken in softirq. */
 DEFINE_MUTEX(fs_mutex);
 /* Local listeners that have a descriptor; under fs_mutex. */
 LIST_HEAD(fs_locals);
+/* Calls of fs_listen_sync(); under fs_mutex. */
+static unsigned int fs_syncs;
 DEFINE_SRCU(fs_srcu);
 
 /*
@@ -295,17 +301,27 @@ static int fs_connect(struct sock *sk, struct sockaddr *addr, int len)
 	return -EOPNOTSUPP;
 }
 
+/* The parent's options are its own. And the stock call may wait for the caller's memory. */
 static int fs_setsockopt(struct sock *sk, int level, int optname, sockptr_t optval,
 			 unsigned int optlen)
 {
-	int idx, err;
+	return -EOPNOTSUPP;
+}
 
-	if (level == SOL_TCP && optname == TCP_ULP)
-		return -EOPNOTSUPP;
-	idx = srcu_read_lock(&fs_srcu);
-	err = fs_family(sk)->stock_prot->setsockopt(sk, level, optname, optval, optlen);
-	srcu_read_unlock(&fs_srcu, idx);
-	return err;
+/**
+ * fs_listen_setsockopt() - setsockopt(SOL_TCP) on a local listener, for the module
+ * @sk: the local listener
+ * @optname: as in setsockopt()
+ * @val: as in setsockopt(), in the kernel
+ * @len: as in setsockopt()
+ *
+ * Context: process; takes the socket lock.
+ * Return: as of setsockopt().
+ */
+int fs_listen_setsockopt(struct sock *sk, int optname, void *val, unsigned int len)
+{
+	return fs_family(sk)->stock_prot->setsockopt(sk, SOL_TCP, optname,
+						     KERNEL_SOCKPTR(val), len);
 }
 
 /* What listen() does last: file it nowhere. */
@@ -458,6 +474,32 @@ static int fs_cpu_check(int cpu)
 	return cpu_online(cpu) ? 0 : -ENXIO;
 }
 
+/*
+ * The parent's options and backlog on one of its local listeners, whose file
+ * the caller holds. One copy at a time, so that the last has the newest.
+ */
+static int fs_listen_follow(struct fs_local *l)
+{
+	int err;
+
+	mutex_lock(&l->follow);
+	WRITE_ONCE(l->sk->sk_max_ack_backlog,
+		   READ_ONCE(l->parent->sk_max_ack_backlog));
+	err = fs_options_copy(l->sk, l->parent);
+
+	mutex_lock(&fs_mutex);
+	if (err && l->state == FS_LIVE) {
+		fs_listen_unpublish(l);
+		l->state = FS_OFF;
+	} else if (!err && l->state == FS_OFF) {
+		l->state = FS_LIVE;
+		fs_listen_publish(l);
+	}
+	mutex_unlock(&fs_mutex);
+	mutex_unlock(&l->follow);
+	return err;
+}
+
 /**
  * fs_listen_spawn() - make a local listener
  * @psock: the parent; fs_listen_parent() has passed it
@@ -475,6 +517,7 @@ int fs_listen_spawn(struct socket *psock, int *cpu, struct file **filp)
 	struct socket *sock = NULL;
 	struct fs_local *l;
 	struct file *file;
+	unsigned int syncs;
 	int err;
 
 	err = fs_cpu_check(*cpu);
@@ -486,6 +529,7 @@ int fs_listen_spawn(struct socket *psock, int *cpu, struct file **filp)
 	l = kzalloc(sizeof(*l), GFP_KERNEL_ACCOUNT);
 	if (!l)
 		return -ENOMEM;
+	mutex_init(&l->follow);
 	err = sock_create_lite(parent->sk_family, SOCK_STREAM, IPPROTO_TCP,
 			       &l->lite);
 	if (err)
@@ -501,12 +545,13 @@ int fs_listen_spawn(struct socket *psock, int *cpu, struct file **filp)
 	SOCK_INODE(l->lite)->i_uid = SOCK_INODE(psock)->i_uid;
 
 	mutex_lock(&fs_mutex);
+	syncs = fs_syncs;
 	err = fs_family_init(fs_family(parent), sock);
 	mutex_unlock(&fs_mutex);
 	if (!err)
 		err = fs_hook(net);
 	if (!err)
-		err = fs_options_copy(sock, parent);
+		err = fs_options_copy(sock->sk, parent);
 	if (!err)
 		err = fs_listen_start(sock, parent);
 	if (err)
@@ -542,7 +587,11 @@ int fs_listen_spawn(struct socket *psock, int *cpu, struct file **filp)
 	list_add_tail(&l->list, &fs_locals);
 	fs_listen_publish(l);
 	fs_count(fn, spawned);
+	syncs -= fs_syncs;
 	mutex_unlock(&fs_mutex);
+	/* It was in no list yet when options changed that it may have from before. */
+	if (syncs)
+		fs_listen_follow(l);
 
 	*filp = file;
 	return 0;
@@ -560,6 +609,9 @@ out_free:
  * fs_listen_sync() - repeat the parent's options and backlog on its locals
  * @psock: the parent; fs_listen_parent() has passed it
  *
+ * The parent's lock is its user's to hold for as long as he likes, so nothing
+ * that others need is held meanwhile.
+ *
  * Context: process.
  * Return: 0, or -EOPNOTSUPP where an option has come that a local listener
  * cannot have: then its local listeners take no new connections.
@@ -571,25 +623,19 @@ int fs_listen_sync(struct socket *psock)
 	int ret = 0;
 
 	mutex_lock(&fs_mutex);
+	fs_syncs++;
 	list_for_each_entry(l, &fs_locals, list) {
-		struct socket *sock = l->sk->sk_socket;
-		int err;
+		struct file *file;
 
-		if (l->parent != parent)
+		/* One of which nobody has the file closes as soon as we let it. */
+		if (l->parent != parent || !fs_file_get(l->sk->sk_socket->file))
 			continue;
-		WRITE_ONCE(l->sk->sk_max_ack_backlog,
-			   READ_ONCE(parent->sk_max_ack_backlog));
-		err = fs_options_copy(sock, parent);
-		if (err) {
-			ret = err;
-			if (l->state == FS_LIVE) {
-				fs_listen_unpublish(l);
-				l->state = FS_OFF;
-			}
-		} else if (l->state == FS_OFF) {
-			l->state = FS_LIVE;
-			fs_listen_publish(l);
-		}
+		file = l->sk->sk_socket->file;
+		mutex_unlock(&fs_mutex);
+		ret = fs_listen_follow(l) ?: ret;
+		mutex_lock(&fs_mutex);
+		/* Deferred where it closes, and waits for fs_mutex there. */
+		fput(file);
 	}
 	mutex_unlock(&fs_mutex);
 	return ret;
@@ -609,7 +655,8 @@ void fs_listen_detach_all(void)
 	struct fs_local *l, *tmp;
 	struct fs_family *f;
 	LIST_HEAD(gone);
-	bool busy;
+	bool busy, moved;
+	int tries;
 
 	mutex_lock(&fs_mutex);
 	list_for_each_entry(l, &fs_locals, list)
@@ -621,24 +668,31 @@ void fs_listen_detach_all(void)
 	do {
 		fsleep(FS_DETACH_SLEEP_US);
 		busy = false;
+		moved = true;
 		mutex_lock(&fs_mutex);
 		list_for_each_entry(l, &fs_locals, list) {
 			busy |= reqsk_queue_len(fs_queue(l->sk));
-			fs_drain_move(l);
+			moved &= fs_drain_move(l);
 		}
 		mutex_unlock(&fs_mutex);
-	} while (busy && time_before(jiffies, deadline));
+	} while ((busy || !moved) && time_before(jiffies, deadline));
 	synchronize_rcu();
 
 	mutex_lock(&fs_mutex);
-	list_for_each_entry(l, &fs_locals, list)
+	list_for_each_entry(l, &fs_locals, list) {
+		/* From here on it closes without us. */
+		sock_hold(l->sk);
 		WRITE_ONCE(l->sk->sk_prot, fs_family(l->sk)->stock_prot);
+	}
 	/* Until no child is made with the former, it is to be given the stock one. */
 	synchronize_rcu();
 	list_for_each_entry(l, &fs_locals, list) {
-		fs_drain_move(l);
+		/* For a handshake that has outlived the deadline only. */
+		for (tries = 0; !fs_drain_move(l) && tries < FS_DETACH_TRIES; tries++)
+			fsleep(FS_DETACH_SLEEP_US);
 		WRITE_ONCE(inet_csk(l->sk)->icsk_af_ops, fs_family(l->sk)->stock_af);
 		rcu_assign_sk_user_data(l->sk, NULL);
+		sock_put(l->sk);
 	}
 	list_splice_init(&fs_locals, &gone);
 	mutex_unlock(&fs_mutex);

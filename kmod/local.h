@@ -90,6 +90,7 @@ enum fs_state {
  * @sk: its socket. Not owned: the descriptor or, when draining, @lite does
  * @parent: the application's listener, held
  * @key: @parent, or its SO_REUSEPORT group; what the table is searched for
+ * @follow: held while the parent's options are copied, outside fs_mutex
  * @lite: takes over @sk when the descriptor is closed
  * @fn: its namespace's state
  * @cpu: the CPU whose SYNs it takes
@@ -117,6 +118,8 @@ struct fs_local {
 	atomic_long_t accepted;
 
 	struct list_head list;
+	/* One copy of options at a time. */
+	struct mutex follow;
 	struct socket *lite;
 	struct fs_net *fn;
 	unsigned long deadline;
@@ -192,6 +195,7 @@ extern struct list_head fs_locals;
 int fs_listen_parent(struct socket *sock);
 int fs_listen_spawn(struct socket *psock, int *cpu, struct file **filp);
 int fs_listen_sync(struct socket *psock);
+int fs_listen_setsockopt(struct sock *sk, int optname, void *val, unsigned int len);
 struct fs_local *fs_listen_find(const struct sock *parent);
 bool fs_listen_anywhere(const struct sock *parent);
 void fs_listen_unpublish(struct fs_local *l);
@@ -264,13 +268,13 @@ int fs_ports_nth(const struct fs_ports *ports, u32 n);
 
 /* drain.c */
 extern struct list_head fs_draining;
-void fs_drain_move(struct fs_local *l);
+bool fs_drain_move(struct fs_local *l);
 bool fs_drain_start(struct fs_local *l);
 void fs_drain_flush(void);
 
 /* options.c */
 int fs_options_check(const struct sock *sk);
-int fs_options_copy(struct socket *to, struct sock *from);
+int fs_options_copy(struct sock *to, struct sock *from);
 
 /* control.c */
 int fs_control_init(void);

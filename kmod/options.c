@@ -258,11 +258,6 @@ static bool fs_has_keys(const struct sock *sk)
 	return rcu_access_pointer(fs_queue(sk)->fastopenq.ctx);
 }
 
-static int fs_set(struct socket *sock, int opt, void *val, unsigned int len)
-{
-	return sock->ops->setsockopt(sock, SOL_TCP, opt, KERNEL_SOCKPTR(val), len);
-}
-
 static bool fs_keys_have(const struct fs_keys *keys, unsigned int i,
 			 const struct fs_keys *in)
 {
@@ -284,13 +279,13 @@ static bool fs_keys_have(const struct fs_keys *keys, unsigned int i,
 }
 
 /* Keys hang off the socket, so they go the way an application sets them. */
-static int fs_copy_keys(struct socket *to, struct sock *from)
+static int fs_copy_keys(struct sock *to, struct sock *from)
 {
 	struct fs_keys *want, *have;
 	unsigned int i;
 	int err;
 
-	if (!fs_has_keys(from) && !fs_has_keys(to->sk))
+	if (!fs_has_keys(from) && !fs_has_keys(to))
 		return 0;
 	want = kmalloc_array(2, sizeof(*want), GFP_KERNEL_ACCOUNT);
 	if (!want)
@@ -298,54 +293,53 @@ static int fs_copy_keys(struct socket *to, struct sock *from)
 	have = want + 1;
 
 	rcu_read_lock();
-	err = fs_keys_get_md5(want, from) ?: fs_keys_get_md5(have, to->sk);
+	err = fs_keys_get_md5(want, from) ?: fs_keys_get_md5(have, to);
 	fs_keys_get_fastopen(want, from);
 	rcu_read_unlock();
 
 #ifdef CONFIG_TCP_MD5SIG
 	for (i = 0; !err && i < want->n_md5; i++)
-		err = fs_set(to, TCP_MD5SIG_EXT, &want->md5[i],
-			     sizeof(want->md5[i]));
+		err = fs_listen_setsockopt(to, TCP_MD5SIG_EXT, &want->md5[i],
+					   sizeof(want->md5[i]));
 	for (i = 0; !err && i < have->n_md5; i++) {
 		if (fs_keys_have(have, i, want))
 			continue;
 		have->md5[i].tcpm_keylen = 0;
-		err = fs_set(to, TCP_MD5SIG_EXT, &have->md5[i],
-			     sizeof(have->md5[i]));
+		err = fs_listen_setsockopt(to, TCP_MD5SIG_EXT, &have->md5[i],
+					   sizeof(have->md5[i]));
 	}
 #endif
 	if (!err && want->fastopen_len)
-		err = fs_set(to, TCP_FASTOPEN_KEY, want->fastopen,
-			     want->fastopen_len);
+		err = fs_listen_setsockopt(to, TCP_FASTOPEN_KEY, want->fastopen,
+					   want->fastopen_len);
 	kfree_sensitive(want);
 	return err;
 }
 
 /**
  * fs_options_copy() - give a local listener its parent's options
- * @to: the local listener's socket
+ * @to: the local listener
  * @from: the parent
  *
  * Context: process; takes both socket locks, the parent's first.
  * Return: 0, -EOPNOTSUPP as fs_options_check(), or -ENOMEM.
  */
-int fs_options_copy(struct socket *to, struct sock *from)
+int fs_options_copy(struct sock *to, struct sock *from)
 {
-	struct sock *sk = to->sk;
 	int err;
 
 	lock_sock(from);
-	lock_sock_nested(sk, SINGLE_DEPTH_NESTING);
+	lock_sock_nested(to, SINGLE_DEPTH_NESTING);
 	err = fs_options_check(from);
 	if (!err)
-		err = fs_copy_congestion(sk, from);
+		err = fs_copy_congestion(to, from);
 	if (!err) {
-		fs_copy_sock(sk, from);
-		fs_copy_inet(sk, from);
-		fs_copy_tcp(sk, from);
-		security_sk_clone(from, sk);
+		fs_copy_sock(to, from);
+		fs_copy_inet(to, from);
+		fs_copy_tcp(to, from);
+		security_sk_clone(from, to);
 	}
-	release_sock(sk);
+	release_sock(to);
 	release_sock(from);
 
 	return err ?: fs_copy_keys(to, from);

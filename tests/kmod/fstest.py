@@ -7,11 +7,13 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import mmap
 import os
 import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 import traceback
 
@@ -293,6 +295,43 @@ class Delta:
 
     def __getattr__(self, name):
         return stats()[name] - self.before[name]
+
+
+class Held:
+    """A page that the kernel waits for when it reads it, until release():
+    what it does for a system call meanwhile, it does for as long as a user
+    likes. Only userfaultfd can say that of a page."""
+
+    def __init__(self, stack):
+        self.fd = libc.syscall(323, os.O_CLOEXEC)
+        if self.fd < 0:
+            raise OSError(ctypes.get_errno(), "userfaultfd")
+        stack.callback(os.close, self.fd)
+        fcntl.ioctl(self.fd, 0xC018AA3F, struct.pack("QQQ", 0xAA, 0, 0))    # UFFDIO_API
+        self.pages = mmap.mmap(-1, 2 * mmap.PAGESIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        # One page before it is there.
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.pages)) + mmap.PAGESIZE
+        fcntl.ioctl(self.fd, 0xC020AA00, struct.pack("QQQQ", self.address, mmap.PAGESIZE, 1, 0))
+        self.callers = []
+        stack.callback(self.release)
+
+    def call(self, func, *args):
+        """A call that is to wait, from a thread of its own."""
+        def caller():
+            with contextlib.suppress(OSError):
+                func(*args)
+
+        thread = threading.Thread(target=caller)
+        thread.start()
+        self.callers.append(thread)
+
+    def release(self):
+        """The page is there and empty."""
+        with contextlib.suppress(FileExistsError):
+            fcntl.ioctl(self.fd, 0xC020AA04,
+                        struct.pack("QQQQ", self.address, mmap.PAGESIZE, 0, 0))
+        for thread in self.callers:
+            thread.join()
 
 
 def unshare_net(stack):

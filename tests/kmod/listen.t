@@ -532,17 +532,46 @@ def shutdown_parent(stack):
 
 @case
 def nothing_else(stack):
-    """A local listener stays one: after shutdown() it cannot connect, and it takes no ULP."""
+    """A local listener stays one: after shutdown() it cannot connect, and it takes no ULP, nor any other option of TCP or IP."""
     parent = listener(stack)
     local = spawn(stack, parent, 0)
     local.shutdown(socket.SHUT_RDWR)
-    try:
-        local.setsockopt(socket.IPPROTO_TCP, 31, b"tls")    # TCP_ULP
-        raise AssertionError("has a ULP")
-    except OSError as err:
-        assert err.errno == errno.EOPNOTSUPP, err
+    for option in ((socket.IPPROTO_TCP, 31, b"tls"),    # TCP_ULP
+                   (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+                   (socket.IPPROTO_IP, socket.IP_TOS, 8)):
+        try:
+            local.setsockopt(*option)
+            raise AssertionError("has option %d" % option[1])
+        except OSError as err:
+            assert err.errno == errno.EOPNOTSUPP, err
     assert local.connect_ex(parent.getsockname()) == errno.EOPNOTSUPP
     assert local.connect_ex(parent.getsockname()) == errno.EOPNOTSUPP
+
+
+@case
+def held_lock(stack):
+    """A user who makes a call on his listener last for ever holds up nobody else's local listeners, and his own no longer than that."""
+    hostile, parent = listener(stack), listener(stack)
+    spawn(stack, hostile, 0)
+    mine, closing = spawn(stack, parent, 0), spawn(stack, parent, 1)
+    held = Held(stack)
+    held.call(libc.setsockopt, hostile.fileno(), socket.IPPROTO_TCP, 14,    # TCP_MD5SIG
+              ctypes.c_void_p(held.address - 4), 216)
+    time.sleep(0.2)
+    held.call(sync, hostile)
+    held.call(spawn, stack, hostile, 1)
+    time.sleep(0.2)
+    started = time.monotonic()
+    closing.close()
+    spawn(stack, parent, 2)
+    sync(parent)
+    connect(stack, "127.0.0.1", port_of(parent), 0)
+    assert mine.take()
+    stats()
+    assert time.monotonic() - started < 3 * SLOW
+    assert all(caller.is_alive() for caller in held.callers)
+    held.release()
+    assert len(listeners_of(port_of(hostile))) == 2
 
 
 load()

@@ -113,6 +113,53 @@ def rmmod_accepting(stack):
 
 
 @case
+def rmmod_closing(stack):
+    """rmmod while other tasks close local listeners."""
+    parents = [listener(stack) for _ in range(4)]
+    for _ in range(2):
+        locals_ = [[spawn(stack, parent, n % 4) for n in range(100)] for parent in parents]
+
+        def close(those):
+            for local in those:
+                local.close()
+                time.sleep(0.003 * SLOW)
+
+        threads = [threading.Thread(target=close, args=(those,)) for those in locals_]
+        for thread in threads:
+            thread.start()
+        run("rmmod", "fastsocket")
+        for thread in threads:
+            thread.join()
+        load()
+    for parent in parents:
+        connect(stack, "127.0.0.1", port_of(parent), 0)
+        assert take(parent)
+
+
+@case
+def rmmod_held(stack):
+    """rmmod while a user makes a call on a local listener last for ever."""
+    hostile, parent = listener(stack), listener(stack)
+    local, mine = spawn(stack, hostile, 0), spawn(stack, parent, 0)
+    held = Held(stack)
+    held.call(libc.setsockopt, local.fileno(), socket.SOL_SOCKET, 26,   # SO_ATTACH_FILTER
+              struct.pack("HxxxxxxQ", 1, held.address), 16)
+    time.sleep(0.2)
+    connect(stack, "127.0.0.1", port_of(parent), 0)
+    unload = threading.Thread(target=run, args=("rmmod", "fastsocket"))
+    unload.start()
+    time.sleep(1)
+    mine.close()
+    assert take(parent, 1)
+    unload.join(15 * SLOW)
+    gone = not unload.is_alive()
+    held.release()
+    unload.join()
+    load()
+    assert gone, "rmmod waited for the user"
+
+
+@case
 def reload_under_load(stack):
     """rmmod and modprobe twenty times under load: every connection is accepted and answered."""
     parent = listener(stack, backlog=512)
