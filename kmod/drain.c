@@ -13,6 +13,8 @@
 
 /* Between looks at half-open connections. */
 #define FS_DRAIN_POLL		msecs_to_jiffies(5)
+/* Connections moved at a time, as others wait for the locks and for this CPU. */
+#define FS_DRAIN_BATCH		64
 /* Closed listeners of one parent that may drain at a time: bounds memory. */
 #define FS_DRAIN_MAX		1024
 
@@ -21,6 +23,42 @@ static DECLARE_DELAYED_WORK(fs_drain, fs_drain_work);
 static bool fs_drain_now;
 /* Draining local listeners, linked by &fs_local.list; under fs_mutex. */
 LIST_HEAD(fs_draining);
+
+/* Move @limit requests at most; what is left behind is @l's to keep for now. */
+static unsigned int fs_drain_some(struct fs_local *l, unsigned int limit)
+{
+	struct request_sock_queue *from = fs_queue(l->sk), *to = fs_queue(l->parent);
+	struct request_sock *req, **at = &from->rskq_accept_head, *last = NULL;
+	unsigned int moved = 0;
+
+	spin_lock(&from->rskq_lock);
+	/* Always the local one first, so the order is fixed. */
+	spin_lock_nested(&to->rskq_lock, SINGLE_DEPTH_NESTING);
+	while ((req = *at) && moved < limit &&
+	       READ_ONCE(l->parent->sk_state) == TCP_LISTEN) {
+		if (READ_ONCE(tcp_rsk(req)->tfo_listener)) {
+			last = req;
+			at = &req->dl_next;
+			continue;
+		}
+		WRITE_ONCE(*at, req->dl_next);
+		req->dl_next = NULL;
+		if (to->rskq_accept_head)
+			to->rskq_accept_tail->dl_next = req;
+		else
+			WRITE_ONCE(to->rskq_accept_head, req);
+		to->rskq_accept_tail = req;
+		sk_acceptq_removed(l->sk);
+		sk_acceptq_added(l->parent);
+		moved++;
+	}
+	/* The last one's removal has left the tail behind. */
+	if (!req)
+		from->rskq_accept_tail = last;
+	spin_unlock(&to->rskq_lock);
+	spin_unlock(&from->rskq_lock);
+	return moved;
+}
 
 /**
  * fs_drain_move() - move a local listener's accept queue to its parent's
@@ -32,67 +70,36 @@ LIST_HEAD(fs_draining);
  * connections have been promised to their clients.
  *
  * Context: process.
- * Return: false where a user's call holds the socket, so nothing could be done.
+ * Return: false where a user's call holds the socket, so that not all could be
+ * done.
  */
 bool fs_drain_move(struct fs_local *l)
 {
-	struct request_sock_queue *from = fs_queue(l->sk), *to = fs_queue(l->parent);
-	struct request_sock *req, *next, *keep = NULL, *keep_tail = NULL;
-	unsigned int moved = 0;
+	unsigned int moved, i;
+	bool owned;
 
-	/* inet_csk_accept() counts on nobody else taking from the queue. */
-	local_bh_disable();
-	bh_lock_sock(l->sk);
-	if (sock_owned_by_user(l->sk)) {
+	do {
+		local_bh_disable();
+		/* inet_csk_accept() counts on nobody else taking from the queue. */
+		bh_lock_sock(l->sk);
+		owned = sock_owned_by_user(l->sk);
+		moved = owned ? 0 : fs_drain_some(l, FS_DRAIN_BATCH);
 		bh_unlock_sock(l->sk);
+
+		fs_count_n(l->fn, moved, moved);
+		rcu_read_lock();
+		for (i = 0; i < moved; i++)	/* one exclusive waiter each */
+			l->parent->sk_data_ready(l->parent);
+		rcu_read_unlock();
 		local_bh_enable();
-		return false;
-	}
-	spin_lock(&from->rskq_lock);
-	/* Always the local one first, so the order is fixed. */
-	spin_lock_nested(&to->rskq_lock, SINGLE_DEPTH_NESTING);
-	if (l->parent->sk_state != TCP_LISTEN)
-		goto unlock;
-
-	for (req = from->rskq_accept_head; req; req = next) {
-		next = req->dl_next;
-		req->dl_next = NULL;
-		if (tcp_rsk(req)->tfo_listener) {
-			if (keep)
-				keep_tail->dl_next = req;
-			else
-				keep = req;
-			keep_tail = req;
-			continue;
-		}
-		if (to->rskq_accept_head)
-			to->rskq_accept_tail->dl_next = req;
-		else
-			WRITE_ONCE(to->rskq_accept_head, req);
-		to->rskq_accept_tail = req;
-		sk_acceptq_removed(l->sk);
-		sk_acceptq_added(l->parent);
-		moved++;
-	}
-	WRITE_ONCE(from->rskq_accept_head, keep);
-	from->rskq_accept_tail = keep_tail;
-unlock:
-	spin_unlock(&to->rskq_lock);
-	spin_unlock(&from->rskq_lock);
-	bh_unlock_sock(l->sk);
-
-	fs_count_n(l->fn, moved, moved);
-	rcu_read_lock();
-	while (moved--)	/* one exclusive waiter each */
-		l->parent->sk_data_ready(l->parent);
-	rcu_read_unlock();
-	local_bh_enable();
-	return true;
+		cond_resched();
+	} while (moved == FS_DRAIN_BATCH);
+	return !owned;
 }
 
 static bool fs_drain_done(struct fs_local *l)
 {
-	if (l->parent->sk_state != TCP_LISTEN)
+	if (READ_ONCE(l->parent->sk_state) != TCP_LISTEN)
 		return true;
 	if (time_after(jiffies, l->deadline) || READ_ONCE(fs_drain_now))
 		return true;
@@ -104,6 +111,7 @@ static void fs_drain_work(struct work_struct *work)
 {
 	struct fs_local *l, *tmp;
 	bool again = false, quick = false;
+	LIST_HEAD(done);
 
 	mutex_lock(&fs_mutex);
 	list_for_each_entry(l, &fs_draining, list) {
@@ -130,18 +138,23 @@ static void fs_drain_work(struct work_struct *work)
 		l->graces++;
 		fs_drain_move(l);
 		if (fs_drain_done(l)) {
-			list_del(&l->list);
-			l->sk->sk_prot->close(l->sk, 0);
-			l->lite->sk = NULL;
-			sock_release(l->lite);
-			fs_listen_free(l);
+			list_move(&l->list, &done);
 			continue;
 		}
 		again = true;
-		if (l->idle || l->graces < 2)
+		/* A Fast Open connection may wait for its client. */
+		if (l->graces < 2 || (l->idle && reqsk_queue_empty(fs_queue(l->sk))))
 			quick = true;
 	}
 	mutex_unlock(&fs_mutex);
+
+	/* What the parent has left to them is reset, which takes its time. */
+	list_for_each_entry_safe(l, tmp, &done, list) {
+		l->sk->sk_prot->close(l->sk, 0);
+		l->lite->sk = NULL;
+		sock_release(l->lite);
+		fs_listen_free(l);
+	}
 
 	if (again)
 		queue_delayed_work(system_unbound_wq, &fs_drain,
@@ -165,7 +178,7 @@ bool fs_drain_start(struct fs_local *l)
 		n += other->parent == l->parent;
 
 	list_del(&l->list);
-	if (l->parent->sk_state != TCP_LISTEN || n >= FS_DRAIN_MAX) {
+	if (READ_ONCE(l->parent->sk_state) != TCP_LISTEN || n >= FS_DRAIN_MAX) {
 		/* As when the application's listener itself closes. */
 		fs_drain_move(l);
 		sock_release(l->lite);

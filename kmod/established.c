@@ -819,11 +819,12 @@ void fs_established_exit(void)
 			rhashtable_walk_exit(&core->iter);
 	}
 	rcu_barrier();
+	/* First: until then its own work may look at entries, to shrink it. */
+	for (i = 0; i < nr_cpu_ids; i++)
+		rhashtable_destroy(&fs_index[i]);
 	for_each_possible_cpu(cpu)
 		rhashtable_free_and_destroy(&per_cpu(fs_cores, cpu).flows,
 					    fs_conn_release, NULL);
-	for (i = 0; i < nr_cpu_ids; i++)
-		rhashtable_destroy(&fs_index[i]);
 	kfree(fs_index);
 	kmem_cache_destroy(fs_conns);
 }

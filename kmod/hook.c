@@ -97,7 +97,7 @@ static void fs_deliver(struct sk_buff *skb, const struct nf_hook_state *state)
 		fs_established_count(fn, &p);
 
 	/* Established, or somebody else's choice; but early demux finds TIME_WAIT. */
-	if (skb->sk && skb->sk->sk_state != TCP_TIME_WAIT)
+	if (skb->sk && READ_ONCE(skb->sk->sk_state) != TCP_TIME_WAIT)
 		return;
 	if (!READ_ONCE(fn->live) || !READ_ONCE(fn->listen_spawn))
 		return;

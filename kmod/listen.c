@@ -25,22 +25,27 @@
 
 #include "local.h"
 
-#define FS_TABLE_BITS	6
+/*
+ * Large enough that somebody's 100,000 local listeners make nobody's SYN look
+ * at more than some tens.
+ */
+#define FS_TABLE_BITS		10
+#define FS_ANYWHERE_BITS	12
 
 struct fs_table {
 	struct hlist_head heads[1 << FS_TABLE_BITS];
 };
 
-static DEFINE_PER_CPU(struct fs_table, fs_table);
+static struct fs_table __percpu *fs_table;
 /* All of them: whether a SYN that finds none here would elsewhere. */
-static struct fs_table fs_anywhere;
+static struct hlist_head fs_anywhere[1 << FS_ANYWHERE_BITS];
 
 /* A turn in this many begins with the parent's queue, so it cannot starve. */
 #define FS_TURNS	8
 
 /*
- * At unload, between looks at half-open connections, and at a socket that its
- * user's call holds: the last look is not repeated for ever.
+ * At unload, between looks at half-open connections, and at sockets that a
+ * user's call holds: the last look is repeated so often for all together.
  */
 #define FS_DETACH_SLEEP_US	5000
 #define FS_DETACH_TRIES		20
@@ -95,37 +100,34 @@ struct fs_local *fs_listen_of(const struct sock *sk)
 	return fs_local(sk);
 }
 
-static struct hlist_head *fs_bucket(struct fs_table *table, const void *key)
+static struct hlist_head *fs_head(int cpu, unsigned long key)
 {
-	return &table->heads[hash_ptr(key, FS_TABLE_BITS)];
+	return &per_cpu_ptr(fs_table, cpu)->heads[hash_long(key, FS_TABLE_BITS)];
 }
 
-static struct hlist_head *fs_head(int cpu, const void *key)
+static struct hlist_head *fs_anywhere_head(unsigned long key)
 {
-	return fs_bucket(&per_cpu(fs_table, cpu), key);
+	return &fs_anywhere[hash_long(key, FS_ANYWHERE_BITS)];
 }
 
 /*
  * Listeners that SO_REUSEPORT has put into one group are one listener to
  * clients, unless a program selects among them: then the choice is the
- * application's.
+ * application's. A group goes by its number, which it keeps when it grows.
  */
-static const void *fs_key(const struct sock *parent)
+static unsigned long fs_key(const struct sock *parent)
 {
 	struct sock_reuseport *reuse = rcu_dereference(parent->sk_reuseport_cb);
 
 	if (reuse && !rcu_access_pointer(reuse->prog))
-		return reuse;
-	return parent;
+		return (unsigned long)reuse->reuseport_id << 1 | 1;	/* no address is odd */
+	return (unsigned long)parent;
 }
 
 static bool fs_takes(const struct fs_local *l, const struct sock *parent,
-		     const void *key)
+		     unsigned long key)
 {
-	if (l->key != key)
-		return false;
-	if (l->parent != parent &&
-	    (key == parent || rcu_access_pointer(l->parent->sk_reuseport_cb) != key))
+	if (READ_ONCE(l->key) != key || (l->parent != parent && fs_key(l->parent) != key))
 		return false;
 	/* shutdown() and listen() again may have given it another port. */
 	return READ_ONCE(l->sk->sk_state) == TCP_LISTEN &&
@@ -148,7 +150,7 @@ static bool fs_takes(const struct fs_local *l, const struct sock *parent,
 struct fs_local *fs_listen_find(const struct sock *parent)
 {
 	static DEFINE_PER_CPU(unsigned int, turn);
-	const void *key = fs_key(parent);
+	unsigned long key = fs_key(parent);
 	struct hlist_head *head = fs_head(smp_processor_id(), key);
 	struct fs_local *l, *first = NULL;
 	unsigned int n = 0;
@@ -178,11 +180,11 @@ struct fs_local *fs_listen_find(const struct sock *parent)
  */
 bool fs_listen_anywhere(const struct sock *parent)
 {
-	const void *key = fs_key(parent);
+	unsigned long key = fs_key(parent);
 	const struct fs_local *l;
 
-	hlist_for_each_entry_rcu(l, fs_bucket(&fs_anywhere, key), anywhere)
-		if (l->key == key)
+	hlist_for_each_entry_rcu(l, fs_anywhere_head(key), anywhere)
+		if (READ_ONCE(l->key) == key)
 			return true;
 	return false;
 }
@@ -190,7 +192,7 @@ bool fs_listen_anywhere(const struct sock *parent)
 static void fs_listen_publish(struct fs_local *l)
 {
 	lockdep_assert_held(&fs_mutex);
-	hlist_add_head_rcu(&l->anywhere, fs_bucket(&fs_anywhere, l->key));
+	hlist_add_head_rcu(&l->anywhere, fs_anywhere_head(l->key));
 	hlist_add_head_rcu(&l->node, fs_head(l->cpu, l->key));
 	WRITE_ONCE(l->fn->live, l->fn->live + 1);
 }
@@ -223,6 +225,7 @@ static struct sock *fs_accept(struct sock *sk, FS_ACCEPT_PARAMS)
 	int idx = srcu_read_lock(&fs_srcu);
 	struct fs_family *f = fs_family(sk);
 	struct sock *parent, *child;
+	unsigned int turn;
 	struct fs_local *l;
 	bool own;
 
@@ -239,11 +242,15 @@ static struct sock *fs_accept(struct sock *sk, FS_ACCEPT_PARAMS)
 	/* Another task may be quicker: then look again, as a wake-up is due. */
 	do {
 		own = fs_waits(sk);
-		if (fs_waits(parent) && (!own || !(++l->turn % FS_TURNS))) {
+		/* Two tasks may count as one: it is no more than a habit. */
+		turn = READ_ONCE(l->turn) + 1;
+		WRITE_ONCE(l->turn, turn);
+		if (fs_waits(parent) && (!own || !(turn % FS_TURNS))) {
 			own = false;
 		} else if (!own) {
 			child = NULL;
-			FS_ACCEPT_ERR = parent->sk_state == TCP_LISTEN ? -ENODATA : -EINVAL;
+			FS_ACCEPT_ERR = READ_ONCE(parent->sk_state) == TCP_LISTEN ?
+					-ENODATA : -EINVAL;
 			goto out;
 		}
 		child = f->stock_prot->accept(own ? sk : parent, FS_ACCEPT_ARGS);
@@ -445,7 +452,7 @@ static int fs_listen_start(struct socket *sock, struct sock *parent)
 }
 
 /* The allowed CPU with the fewest local listeners of this key. */
-static int fs_pick_cpu(const void *key)
+static int fs_pick_cpu(unsigned long key)
 {
 	const struct cpumask *allowed = current->cpus_ptr;
 	int cpu, best = -ENXIO;
@@ -455,8 +462,8 @@ static int fs_pick_cpu(const void *key)
 		const struct fs_local *l;
 		unsigned int n = 0;
 
-		list_for_each_entry(l, &fs_locals, list)
-			n += l->key == key && l->cpu == cpu;
+		hlist_for_each_entry(l, fs_head(cpu, key), node)
+			n += l->key == key;
 		if (n < least) {
 			least = n;
 			best = cpu;
@@ -480,6 +487,7 @@ static int fs_cpu_check(int cpu)
  */
 static int fs_listen_follow(struct fs_local *l)
 {
+	unsigned long key;
 	int err;
 
 	mutex_lock(&l->follow);
@@ -488,13 +496,16 @@ static int fs_listen_follow(struct fs_local *l)
 	err = fs_options_copy(l->sk, l->parent);
 
 	mutex_lock(&fs_mutex);
-	if (err && l->state == FS_LIVE) {
+	rcu_read_lock();
+	key = fs_key(l->parent);
+	rcu_read_unlock();
+	/* A reader that goes on into another chain sees less, and comes to its end. */
+	if (err || l->state == FS_OFF || l->key != key)
 		fs_listen_unpublish(l);
-		l->state = FS_OFF;
-	} else if (!err && l->state == FS_OFF) {
-		l->state = FS_LIVE;
+	l->state = err ? FS_OFF : FS_LIVE;
+	WRITE_ONCE(l->key, key);
+	if (!err && hlist_unhashed(&l->node))
 		fs_listen_publish(l);
-	}
 	mutex_unlock(&fs_mutex);
 	mutex_unlock(&l->follow);
 	return err;
@@ -590,8 +601,11 @@ int fs_listen_spawn(struct socket *psock, int *cpu, struct file **filp)
 	syncs -= fs_syncs;
 	mutex_unlock(&fs_mutex);
 	/* It was in no list yet when options changed that it may have from before. */
-	if (syncs)
-		fs_listen_follow(l);
+	err = syncs ? fs_listen_follow(l) : 0;
+	if (err) {
+		fput(file);
+		return err;
+	}
 
 	*filp = file;
 	return 0;
@@ -641,6 +655,19 @@ int fs_listen_sync(struct socket *psock)
 	return ret;
 }
 
+/* At module load. */
+int fs_listen_init(void)
+{
+	fs_table = alloc_percpu(struct fs_table);
+	return fs_table ? 0 : -ENOMEM;
+}
+
+/* At module exit: no hook looks for a local listener any more. */
+void fs_listen_exit(void)
+{
+	free_percpu(fs_table);
+}
+
 /**
  * fs_listen_detach_all() - make every local listener a stock socket
  *
@@ -656,7 +683,7 @@ void fs_listen_detach_all(void)
 	struct fs_family *f;
 	LIST_HEAD(gone);
 	bool busy, moved;
-	int tries;
+	int tries = 0;
 
 	mutex_lock(&fs_mutex);
 	list_for_each_entry(l, &fs_locals, list)
@@ -674,6 +701,8 @@ void fs_listen_detach_all(void)
 			busy |= reqsk_queue_len(fs_queue(l->sk));
 			moved &= fs_drain_move(l);
 		}
+		list_for_each_entry(l, &fs_draining, list)
+			busy |= reqsk_queue_len(fs_queue(l->sk));
 		mutex_unlock(&fs_mutex);
 	} while ((busy || !moved) && time_before(jiffies, deadline));
 	synchronize_rcu();
@@ -681,6 +710,7 @@ void fs_listen_detach_all(void)
 	mutex_lock(&fs_mutex);
 	list_for_each_entry(l, &fs_locals, list) {
 		/* From here on it closes without us. */
+		fs_drain_move(l);
 		sock_hold(l->sk);
 		WRITE_ONCE(l->sk->sk_prot, fs_family(l->sk)->stock_prot);
 	}
@@ -688,9 +718,11 @@ void fs_listen_detach_all(void)
 	synchronize_rcu();
 	list_for_each_entry(l, &fs_locals, list) {
 		/* For a handshake that has outlived the deadline only. */
-		for (tries = 0; !fs_drain_move(l) && tries < FS_DETACH_TRIES; tries++)
+		for (; !fs_drain_move(l) && tries < FS_DETACH_TRIES; tries++)
 			fsleep(FS_DETACH_SLEEP_US);
-		WRITE_ONCE(inet_csk(l->sk)->icsk_af_ops, fs_family(l->sk)->stock_af);
+		/* It may have begun to connect, with those of another family. */
+		f = fs_family(l->sk);
+		cmpxchg(&inet_csk(l->sk)->icsk_af_ops, &f->af, f->stock_af);
 		rcu_assign_sk_user_data(l->sk, NULL);
 		sock_put(l->sk);
 	}

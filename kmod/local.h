@@ -19,6 +19,7 @@
 
 #include "compat.h"
 #include "fastsocket.h"
+#include "ports.h"
 
 /* One column each of /proc/net/fastsocket/stats, in this order. */
 #define FS_STATS(X) \
@@ -89,7 +90,8 @@ enum fs_state {
  * @list: in fs_locals or, draining, in fs_draining; under fs_mutex
  * @sk: its socket. Not owned: the descriptor or, when draining, @lite does
  * @parent: the application's listener, held
- * @key: @parent, or its SO_REUSEPORT group; what the table is searched for
+ * @key: for @parent, or its SO_REUSEPORT group; what the table is searched for.
+ *	Changed under fs_mutex
  * @follow: held while the parent's options are copied, outside fs_mutex
  * @lite: takes over @sk when the descriptor is closed
  * @fn: its namespace's state
@@ -111,7 +113,7 @@ struct fs_local {
 	struct hlist_node anywhere;
 	struct sock *sk;
 	struct sock *parent;
-	const void *key;
+	unsigned long key;
 	int cpu;
 	enum fs_state state;
 	unsigned int turn;
@@ -139,52 +141,6 @@ static inline struct request_sock_queue *fs_queue(const struct sock *sk)
 	return (struct request_sock_queue *)&inet_csk(sk)->icsk_accept_queue;
 }
 
-/**
- * struct fs_flow - a connection as its packets come in
- * @net: the namespace
- * @v6: IPv6; IPv4-mapped addresses count as IPv4
- * @saddr: the peer's address, IPv4 in the first word
- * @daddr: our address
- * @sport: the peer's port
- * @dport: our port
- */
-struct fs_flow {
-	const struct net *net;
-	bool v6;
-	struct in6_addr saddr, daddr;
-	__be16 sport, dport;
-};
-
-struct fs_rss;
-
-/**
- * struct fs_ports - the ports of a range whose replies come to one CPU
- * @rss: in STEER_RSS, how the device hashes; otherwise NULL
- * @cpu: the CPU
- * @classes: classes of ports that come to the CPU; NULL where its number is
- *	the class, as the device has not been set up
- * @nclasses: their number
- * @step: number of all classes, a power of 2
- * @low: first port of the range
- * @high: last one
- * @hash: in STEER_RSS, the Toeplitz hash of all but the port
- * @v6: which of the tables has the port's part
- * @total: candidates to ask fs_ports_nth() for
- *
- * Valid within one RCU read side.
- */
-struct fs_ports {
-	const struct fs_rss *rss;
-	int cpu;
-	const u16 *classes;
-	u32 nclasses;
-	u32 step;
-	int low, high;
-	u32 hash;
-	bool v6;
-	u32 total;
-};
-
 static inline struct inet_hashinfo *fs_hashinfo(const struct net *net)
 {
 	return net->ipv4.tcp_death_row.hashinfo;
@@ -201,6 +157,8 @@ bool fs_listen_anywhere(const struct sock *parent);
 void fs_listen_unpublish(struct fs_local *l);
 void fs_listen_free(struct fs_local *l);
 void fs_listen_detach_all(void);
+int fs_listen_init(void);
+void fs_listen_exit(void);
 
 struct fs_local *fs_listen_of(const struct sock *sk);
 
@@ -264,7 +222,6 @@ int fs_steer_set(struct net *net, const struct fastsocket_steer *arg,
 void fs_steer_show(struct seq_file *seq, const struct net *net);
 bool fs_ports_init(struct fs_ports *ports, const struct fs_flow *flow, int ifindex, int cpu,
 		   int low, int high);
-int fs_ports_nth(const struct fs_ports *ports, u32 n);
 
 /* drain.c */
 extern struct list_head fs_draining;

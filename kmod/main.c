@@ -108,9 +108,12 @@ static int __init fs_init(void)
 {
 	int err;
 
-	err = fs_established_init();
+	err = fs_listen_init();
 	if (err)
 		return err;
+	err = fs_established_init();
+	if (err)
+		goto out_listen;
 	err = fs_steer_init();
 	if (err)
 		goto out_established;
@@ -128,6 +131,8 @@ out_steer:
 	fs_steer_exit();
 out_established:
 	fs_established_exit();
+out_listen:
+	fs_listen_exit();
 	return err;
 }
 
@@ -149,6 +154,7 @@ static void __exit fs_exit(void)
 	unregister_pernet_subsys(&fs_net_ops);
 	fs_steer_exit();
 	fs_established_exit();
+	fs_listen_exit();
 	rcu_barrier();
 }
 

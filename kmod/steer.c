@@ -1,14 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * How devices decide which CPU a packet comes to, as "fastsocket nic setup"
- * has told, and which ports a CPU's connections need for that.
- *
- * By port: of the destination ports with FASTSOCKET_PORT_CLASSES set, the low
- * bits name a class and each class comes to one CPU. By RSS: the device hashes
- * the 4-tuple with the Toeplitz function, and its indirection table names the
- * queue. As the function is linear over XOR, the hash of a packet is that of
- * its addresses and the peer's port, XORed with one word for each byte of our
- * port: trying a port costs three loads.
+ * has told, and as their keys and tables say; ports.c computes with that.
  */
 #include <linux/ethtool.h>
 #include <linux/netdevice.h>
@@ -21,25 +14,8 @@
 
 /* Between looks at keys and tables, of which no event tells. */
 #define FS_STEER_REFRESH	HZ
-/* Bytes of a key that the hash of an IPv6 packet needs. */
-#define FS_RSS_KEY		(36 + 4)
 #define FS_RSS_KEY_MAX		256
 #define FS_RSS_INDIR_MAX	65536
-
-/**
- * struct fs_rss - how a device hashes
- * @key: what the hash of an IPv6 packet needs of the hash key
- * @port: the part of each value of the high and low byte of the destination
- *	port, for IPv4 and IPv6
- * @size: entries of @cpus
- * @cpus: the indirection table, by CPU instead of queue
- */
-struct fs_rss {
-	u8 key[FS_RSS_KEY];
-	u32 port[2][2][256];
-	u32 size;
-	s32 cpus[];
-};
 
 /**
  * struct fs_steer - how a device steers
@@ -73,38 +49,6 @@ static LIST_HEAD(fs_steers);
 static void fs_steer_refresh(struct work_struct *work);
 static DECLARE_DELAYED_WORK(fs_steer_work, fs_steer_refresh);
 
-/* The Toeplitz hash of @len bytes that begin at byte @at of the input. */
-static u32 fs_toeplitz(const u8 *key, int at, const void *data, int len)
-{
-	const u8 *byte = data;
-	u32 hash = 0, window;
-	int i, bit;
-
-	key += at;
-	window = get_unaligned_be32(key);
-	for (i = 0; i < len; i++) {
-		for (bit = 7; bit >= 0; bit--) {
-			if (byte[i] & BIT(bit))
-				hash ^= window;
-			window = window << 1 | (key[i + 4] >> bit & 1);
-		}
-	}
-	return hash;
-}
-
-/* Where the packet's fields are in the input. */
-#define FS_AT_SPORT(v6)	((v6) ? 32 : 8)
-#define FS_AT_DPORT(v6)	((v6) ? 34 : 10)
-
-static u32 fs_rss_hash(const struct fs_rss *rss, const struct fs_flow *flow)
-{
-	int len = flow->v6 ? 16 : 4;
-
-	return fs_toeplitz(rss->key, 0, &flow->saddr, len) ^
-	       fs_toeplitz(rss->key, len, &flow->daddr, len) ^
-	       fs_toeplitz(rss->key, FS_AT_SPORT(flow->v6), &flow->sport, 2);
-}
-
 static bool fs_rss_hashes_ports(struct net_device *dev, u32 flow_type)
 {
 	u64 want = RXH_IP_SRC | RXH_IP_DST | RXH_L4_B_0_1 | RXH_L4_B_2_3;
@@ -121,8 +65,8 @@ static struct fs_rss *fs_rss_read(struct net_device *dev, const s32 *cpus, u32 c
 	const struct ethtool_ops *ops = dev->ethtool_ops;
 	u32 nkey, nindir, i, *indir;
 	struct fs_rss *rss;
-	u8 *key, hfunc = 0, byte;
-	int v6, err;
+	u8 *key, hfunc = 0;
+	int err;
 
 	if (!ops || !ops->get_rxfh || !ops->get_rxfh_key_size ||
 	    !ops->get_rxfh_indir_size)
@@ -149,13 +93,7 @@ static struct fs_rss *fs_rss_read(struct net_device *dev, const s32 *cpus, u32 c
 		goto fail;
 
 	memcpy(rss->key, key, sizeof(rss->key));
-	for (v6 = 0; v6 < 2; v6++) {
-		for (i = 0; i < 256; i++) {
-			byte = i;
-			rss->port[v6][0][i] = fs_toeplitz(rss->key, FS_AT_DPORT(v6), &byte, 1);
-			rss->port[v6][1][i] = fs_toeplitz(rss->key, FS_AT_DPORT(v6) + 1, &byte, 1);
-		}
-	}
+	fs_rss_prepare(rss);
 	rss->size = nindir;
 	for (i = 0; i < nindir; i++)
 		rss->cpus[i] = indir[i] < count ? cpus[indir[i]] : -1;
@@ -236,26 +174,18 @@ static void fs_steer_remove(const struct net_device *dev)
 	}
 }
 
-static int fs_class_cmp(const void *a, const void *b, const void *priv)
-{
-	const s32 *cpus = priv;
-	u16 x = *(const u16 *)a, y = *(const u16 *)b;
-
-	return cpus[x] != cpus[y] ? cpus[x] - cpus[y] : x - y;
-}
-
 static struct fs_steer *fs_steer_alloc(const struct fastsocket_steer *arg,
 				       const s32 *cpus)
 {
-	struct fs_steer *st = kzalloc(sizeof(*st), GFP_KERNEL);
+	struct fs_steer *st = kzalloc(sizeof(*st), GFP_KERNEL_ACCOUNT);
 	u32 i;
 
 	if (!st)
 		return NULL;
 	st->mode = arg->mode;
 	st->count = arg->count;
-	st->cpus = kvmalloc_array(arg->count, sizeof(*cpus), GFP_KERNEL);
-	st->classes = kvmalloc_array(arg->count, sizeof(*st->classes), GFP_KERNEL);
+	st->cpus = kvmalloc_array(arg->count, sizeof(*cpus), GFP_KERNEL_ACCOUNT);
+	st->classes = kvmalloc_array(arg->count, sizeof(*st->classes), GFP_KERNEL_ACCOUNT);
 	if (!st->cpus || !st->classes) {
 		fs_steer_free(st);
 		return NULL;
@@ -363,24 +293,6 @@ static const struct fs_steer *fs_steer_find(const struct net *net, int ifindex)
 	return NULL;
 }
 
-/* The classes of one CPU: a run of the sorted ones. */
-static void fs_ports_classes(struct fs_ports *ports, const struct fs_steer *st)
-{
-	u32 i;
-
-	ports->classes = st->classes;
-	for (i = 0; i < st->count; i++) {
-		int cpu = st->cpus[st->classes[i]];
-
-		if (cpu < ports->cpu)
-			ports->classes++;
-		else if (cpu == ports->cpu)
-			ports->nclasses++;
-		else
-			break;
-	}
-}
-
 /**
  * fs_ports_init() - the ports of a range whose replies come to one CPU
  * @ports: to be filled
@@ -400,58 +312,13 @@ bool fs_ports_init(struct fs_ports *ports, const struct fs_flow *flow, int ifind
 	const struct fs_rss *rss;
 
 	*ports = (struct fs_ports){ .cpu = cpu, .low = low, .high = high };
-	if (st && st->mode == FASTSOCKET_STEER_RSS) {
-		rss = rcu_dereference(st->rss);
-		if (!rss)
-			return false;
-		ports->rss = rss;
-		ports->v6 = flow->v6;
-		ports->hash = fs_rss_hash(rss, flow);
-		ports->total = high - low + 1;
-		return true;
-	}
-	if (st) {
-		ports->low = max(low, FASTSOCKET_PORT_CLASSES);
-		ports->step = st->count;
-		fs_ports_classes(ports, st);
-	} else {
-		/* Nobody knows; but CPUs with ports of their own seldom meet. */
-		ports->step = roundup_pow_of_two(nr_cpu_ids);
-		ports->nclasses = 1;
-	}
-	if (ports->low > high)
-		return false;
-	/* Whole rows of one port of each class; the ends may stick out. */
-	ports->total = (high / ports->step - ports->low / ports->step + 1) *
-		       ports->nclasses;
-	return ports->total;
-}
-
-/**
- * fs_ports_nth() - one of the ports
- * @ports: from fs_ports_init()
- * @n: which, less than its total
- *
- * Context: RCU read side.
- * Return: the port, or -1 where this one's replies go elsewhere.
- */
-int fs_ports_nth(const struct fs_ports *ports, u32 n)
-{
-	const struct fs_rss *rss = ports->rss;
-	u32 hash;
-	int port;
-
-	if (rss) {
-		port = ports->low + n;
-		hash = ports->hash ^ rss->port[ports->v6][0][port >> 8] ^
-		       rss->port[ports->v6][1][port & 0xff];
-		/* Power of 2 or not: the low bits first. */
-		return rss->cpus[hash % rss->size] == ports->cpu ? port : -1;
-	}
-	port = round_down(ports->low, ports->step) +
-	       n / ports->nclasses * ports->step +
-	       (ports->classes ? ports->classes[n % ports->nclasses] : ports->cpu);
-	return port >= ports->low && port <= ports->high ? port : -1;
+	/* Nobody knows; but CPUs with ports of their own seldom meet. */
+	if (!st)
+		return fs_ports_by_number(ports, roundup_pow_of_two(nr_cpu_ids));
+	if (st->mode == FASTSOCKET_STEER_PORT)
+		return fs_ports_by_class(ports, st->classes, st->cpus, st->count);
+	rss = rcu_dereference(st->rss);
+	return rss && fs_ports_by_rss(ports, rss, flow);
 }
 
 /**

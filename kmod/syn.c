@@ -122,7 +122,7 @@ void fs_syn(struct fs_net *fn, const struct fs_packet *p)
 	struct sock *parent = fs_lookup_listener(p);
 	struct fs_local *l;
 
-	if (!parent || parent->sk_state != TCP_LISTEN)
+	if (!parent || READ_ONCE(parent->sk_state) != TCP_LISTEN)
 		return;
 	l = fs_listen_find(parent);
 	if (l && fs_tuple_free(p)) {
@@ -152,7 +152,7 @@ void fs_cookie(struct fs_net *fn, const struct fs_packet *p)
 		return;
 	}
 	sk = fs_lookup_listener(p);
-	if (!sk || sk->sk_state != TCP_LISTEN)
+	if (!sk || READ_ONCE(sk->sk_state) != TCP_LISTEN)
 		return;
 	l = fs_listen_find(sk);
 	if (l && !tcp_synq_no_recent_overflow(l->sk)) {

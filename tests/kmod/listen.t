@@ -549,6 +549,28 @@ def nothing_else(stack):
 
 
 @case
+def large_group(stack):
+    """A SO_REUSEPORT group that grows beyond the 128 members that its table has at first keeps its local listeners, and so does one that is made anew."""
+    def member():
+        return listener(stack, "127.0.0.1", port_of(first), reuseport=True)
+
+    first = listener(stack, reuseport=True)
+    local = spawn(stack, first, 0)
+    others = [member() for _ in range(140)]
+    for _ in range(4):
+        connect(stack, "127.0.0.1", port_of(first), 0)
+        assert local.take()
+    for sock in [first, *others]:
+        sock.shutdown(socket.SHUT_RDWR)
+    first.listen(16)
+    others[0].listen(16)
+    sync(first)
+    for _ in range(4):
+        connect(stack, "127.0.0.1", port_of(first), 0)
+        assert local.take()
+
+
+@case
 def held_lock(stack):
     """A user who makes a call on his listener last for ever holds up nobody else's local listeners, and his own no longer than that."""
     hostile, parent = listener(stack), listener(stack)

@@ -54,15 +54,22 @@ def rmmod_queued(stack):
 
 @case
 def rmmod_draining(stack):
-    """rmmod while closed listeners still drain."""
+    """rmmod while closed listeners still drain: it waits for their half-open connections."""
     unshare_net(stack)
     parent = listener(stack)
     port = port_of(parent)
     local = spawn(stack, parent, 0)
-    half_open(stack, parent, 0, 3)
+    late, admit = half_open(stack, parent, 0, 3)
     local.close()
+    timer = threading.Timer(2.5, admit)
+    timer.start()
+    for client in late:
+        client.sendall(b"x")
     run("rmmod", "fastsocket")
     stack.callback(load)
+    timer.join()
+    for _ in late:
+        assert take(parent, 3)
     parent.close()
     listener(stack, "127.0.0.1", port)
 
@@ -112,6 +119,53 @@ def rmmod_accepting(stack):
         load()
 
 
+def hold(stack, held, parent, count):
+    """Local listeners of @parent each of which a call of its user holds."""
+    for _ in range(count):
+        held.call(libc.setsockopt, spawn(stack, parent, 0).fileno(), socket.SOL_SOCKET,
+                  socket.SO_LINGER, ctypes.c_void_p(held.address - 4), 8)
+    time.sleep(0.2 * SLOW)
+
+
+@case
+def rmmod_connecting(stack):
+    """rmmod while a local listener tries to connect: it does so as what the stock connect() makes of it."""
+    parent, peer = listener(stack, "::", family=socket.AF_INET6), listener(stack)
+    held = Held(stack)
+    hold(stack, held, parent, 5)
+    local = spawn(stack, parent, 0)
+    local.shutdown(socket.SHUT_RDWR)
+    peer_addr = "::ffff:127.0.0.1", port_of(peer)
+    unloading = threading.Thread(target=run, args=("rmmod", "fastsocket"))
+    unloading.start()
+    deadline = time.monotonic() + 30 * SLOW
+    while local.connect_ex(peer_addr) == errno.EOPNOTSUPP and time.monotonic() < deadline:
+        pass
+    conn = take(peer, 5)
+    unloading.join()
+    held.release()
+    stack.callback(load)
+    local.sendall(b"x")
+    assert conn.recv(1) == b"x"
+
+
+@case
+def rmmod_emptied(stack):
+    """rmmod when tables that were full have just been emptied."""
+    parent = listener(stack, backlog=4096)
+    local = spawn(stack, parent, 0)
+    ends = []
+    for _ in range(int(3000 / SLOW)):
+        ends.append(connect(stack, "127.0.0.1", port_of(parent), 0))
+        ends.append(local.take())
+    for end in ends:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        end.close()
+    time.sleep(0.1)
+    run("rmmod", "fastsocket")
+    load()
+
+
 @case
 def rmmod_closing(stack):
     """rmmod while other tasks close local listeners."""
@@ -138,13 +192,11 @@ def rmmod_closing(stack):
 
 @case
 def rmmod_held(stack):
-    """rmmod while a user makes a call on a local listener last for ever."""
+    """rmmod while a user makes calls on his local listeners last for ever."""
     hostile, parent = listener(stack), listener(stack)
-    local, mine = spawn(stack, hostile, 0), spawn(stack, parent, 0)
+    mine = spawn(stack, parent, 0)
     held = Held(stack)
-    held.call(libc.setsockopt, local.fileno(), socket.SOL_SOCKET, 26,   # SO_ATTACH_FILTER
-              struct.pack("HxxxxxxQ", 1, held.address), 16)
-    time.sleep(0.2)
+    hold(stack, held, hostile, 100)
     connect(stack, "127.0.0.1", port_of(parent), 0)
     unload = threading.Thread(target=run, args=("rmmod", "fastsocket"))
     unload.start()
