@@ -39,6 +39,7 @@ help:
 	@echo 'make check-debug  the same on kernels with KASAN, lockdep, kmemleak; then KCSAN'
 	@echo 'make check-fuzz   calls and packets at random, on kernels with KASAN'
 	@echo 'make check-stress long loads: the module, CPUs and namespaces come and go; leaks'
+	@echo 'make check-foreign other projects'"'"' test suites, without fastsocket and with it'
 	@echo 'make bench-connect what connect() costs when ports run short, in VMs'
 	@echo 'make lint         sparse, checkpatch and man page checks'
 	@echo 'make clean        remove what was built'
@@ -159,10 +160,17 @@ check-debug:
 
 check-fuzz:
 	@tests/setup debug fuzz
-	@tests/check --timeout 20000 --only 'fuzz/*.t' $(FUZZ_KERNELS)
+	@tests/check --timeout 20000 --host fuzz/user.t --only fuzz/interface.t \
+		--only fuzz/packets.t $(FUZZ_KERNELS)
 
 check-stress: setup
 	@tests/check --timeout 5000 --only 'stress/*.t' $(KERNELS)
+
+# Other projects' test suites; SUITES names some of them.
+check-foreign:
+	@tests/setup debug foreign
+	@FASTSOCKET_FOREIGN=$$(tests/foreign/prepare $(KERNELS)) && export FASTSOCKET_FOREIGN && \
+		tests/check --timeout 20000 --only 'foreign/*.t' $(KERNELS)
 
 bench-connect: setup
 	@benchmarks/connect/run $(KERNELS)
@@ -180,4 +188,4 @@ clean:
 
 .PHONY: all help kmod kmod-build nic nic-build kdir user install install-user uninstall \
 	dkms-source dkms-install dkms-uninstall vm-modules test-programs setup check \
-	check-debug check-fuzz check-stress bench-connect demo lint clean
+	check-debug check-fuzz check-stress check-foreign bench-connect demo lint clean

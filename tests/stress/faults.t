@@ -258,7 +258,8 @@ def insmods(stack):
     total = allocations(insmod)
     run("rmmod", "fastsocket")
     failures = 0
-    for nth in range(1, total + 1):
+    # The first are the loader's own, and a thousand; the last are the module's.
+    for nth in sorted({*range(1, total, 20), *range(max(1, total - 200), total + 1)}):
         err, left = fail(nth, insmod)
         assert err in CLEAN, (nth, os.strerror(err))
         failures += err != 0
