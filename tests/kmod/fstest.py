@@ -305,7 +305,7 @@ class Held:
     def __init__(self, stack):
         self.fd = libc.syscall(323, os.O_CLOEXEC)
         if self.fd < 0:
-            raise OSError(ctypes.get_errno(), "userfaultfd")
+            raise Skip("this kernel has no userfaultfd()")
         stack.callback(os.close, self.fd)
         fcntl.ioctl(self.fd, 0xC018AA3F, struct.pack("QQQ", 0xAA, 0, 0))    # UFFDIO_API
         self.pages = mmap.mmap(-1, 2 * mmap.PAGESIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
