@@ -776,7 +776,8 @@ def gro(stack):
     assert got == data
     segments = len(data) // 1448
     print("# %d segments, %d packets" % (segments, d.passive_local))
-    assert 0 < d.passive_local < segments / 2
+    # Where all is slow, fewer of them meet.
+    assert 0 < d.passive_local < segments / (2 if SLOW == 1 else 1)
     assert not d.passive_remote and not d.passive_missed
 
 
