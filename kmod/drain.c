@@ -24,8 +24,8 @@ static bool fs_drain_now;
 /* Draining local listeners, linked by &fs_local.list; under fs_mutex. */
 LIST_HEAD(fs_draining);
 
-/* Move @limit requests at most; what is left behind is @l's to keep for now. */
-static unsigned int fs_drain_some(struct fs_local *l, unsigned int limit)
+/* Move FS_DRAIN_BATCH requests at most; what is left behind is @l's to keep for now. */
+static unsigned int fs_drain_some(struct fs_local *l)
 {
 	struct request_sock_queue *from = fs_queue(l->sk), *to = fs_queue(l->parent);
 	struct request_sock *req, **at = &from->rskq_accept_head, *last = NULL;
@@ -34,7 +34,7 @@ static unsigned int fs_drain_some(struct fs_local *l, unsigned int limit)
 	spin_lock(&from->rskq_lock);
 	/* Always the local one first, so the order is fixed. */
 	spin_lock_nested(&to->rskq_lock, SINGLE_DEPTH_NESTING);
-	while ((req = *at) && moved < limit &&
+	while ((req = *at) && moved < FS_DRAIN_BATCH &&
 	       READ_ONCE(l->parent->sk_state) == TCP_LISTEN) {
 		if (READ_ONCE(tcp_rsk(req)->tfo_listener)) {
 			last = req;
@@ -83,7 +83,7 @@ bool fs_drain_move(struct fs_local *l)
 		/* inet_csk_accept() counts on nobody else taking from the queue. */
 		bh_lock_sock(l->sk);
 		owned = sock_owned_by_user(l->sk);
-		moved = owned ? 0 : fs_drain_some(l, FS_DRAIN_BATCH);
+		moved = owned ? 0 : fs_drain_some(l);
 		bh_unlock_sock(l->sk);
 
 		fs_count_n(l->fn, moved, moved);

@@ -220,12 +220,20 @@ static bool fs_waits(const struct sock *sk)
 	return !reqsk_queue_empty(fs_queue(sk));
 }
 
+/* Both queues wait. Two tasks may count as one: it is no more than a habit. */
+static bool fs_parents_turn(struct fs_local *l)
+{
+	unsigned int turn = READ_ONCE(l->turn) + 1;
+
+	WRITE_ONCE(l->turn, turn);
+	return turn % FS_TURNS == 0;
+}
+
 static struct sock *fs_accept(struct sock *sk, FS_ACCEPT_PARAMS)
 {
 	int idx = srcu_read_lock(&fs_srcu);
 	struct fs_family *f = fs_family(sk);
 	struct sock *parent, *child;
-	unsigned int turn;
 	struct fs_local *l;
 	bool own;
 
@@ -242,10 +250,7 @@ static struct sock *fs_accept(struct sock *sk, FS_ACCEPT_PARAMS)
 	/* Another task may be quicker: then look again, as a wake-up is due. */
 	do {
 		own = fs_waits(sk);
-		/* Two tasks may count as one: it is no more than a habit. */
-		turn = READ_ONCE(l->turn) + 1;
-		WRITE_ONCE(l->turn, turn);
-		if (fs_waits(parent) && (!own || !(turn % FS_TURNS))) {
+		if (fs_waits(parent) && (!own || fs_parents_turn(l))) {
 			own = false;
 		} else if (!own) {
 			child = NULL;

@@ -31,6 +31,17 @@ def rmmod_idle(stack):
     assert take(parent)
 
 
+def rmmod_meanwhile(stack, late, admit):
+    """rmmod, while the handshakes of half_open() end 2.5 s from now."""
+    timer = threading.Timer(2.5, admit)
+    timer.start()
+    for client in late:
+        client.sendall(b"x")
+    run("rmmod", "fastsocket")
+    stack.callback(load)
+    timer.join()
+
+
 @case
 def rmmod_queued(stack):
     """What waits in local queues at rmmod is served by the application's listener, half-open connections too."""
@@ -40,13 +51,7 @@ def rmmod_queued(stack):
     local = spawn(stack, parent, 0)
     clients = [connect(stack, "127.0.0.1", port, 0) for _ in range(5)]
     late, admit = half_open(stack, parent, 0, 3)
-    timer = threading.Timer(2.5, admit)
-    timer.start()
-    for client in late:
-        client.sendall(b"x")
-    run("rmmod", "fastsocket")
-    stack.callback(load)
-    timer.join()
+    rmmod_meanwhile(stack, late, admit)
     for _ in clients + late:
         assert take(parent, 3)
     assert accept_errno(local) == errno.EAGAIN
@@ -61,13 +66,7 @@ def rmmod_draining(stack):
     local = spawn(stack, parent, 0)
     late, admit = half_open(stack, parent, 0, 3)
     local.close()
-    timer = threading.Timer(2.5, admit)
-    timer.start()
-    for client in late:
-        client.sendall(b"x")
-    run("rmmod", "fastsocket")
-    stack.callback(load)
-    timer.join()
+    rmmod_meanwhile(stack, late, admit)
     for _ in late:
         assert take(parent, 3)
     parent.close()
