@@ -9,14 +9,17 @@
  * references. The price is that a closed socket is freed up to FS_ENDING_TICK
  * later. The packets that end a connection come through the table, so it
  * knows which sockets to look at; one that ends without a packet is found by
- * a walk over the table, slow where little comes and goes: it looks at several
- * connections for each that has come and not gone, so that the dead remain a
- * fraction of the table.
+ * going round all of them, slowly where little comes and goes: several are looked
+ * at for each that has come and not gone, so that the dead remain a fraction of
+ * the table.
  *
- * A second index, by socket, tells of a packet that the stock lookup has found
- * whether its connection has an owner. It is split so that CPUs seldom meet.
+ * An index by socket tells of a packet that the stock lookup has found whether
+ * its connection has an owner. All CPUs have it in common and seldom meet there,
+ * as it is laid out like the memory that the sockets are in.
  */
 #include <linux/jhash.h>
+#include <linux/log2.h>
+#include <linux/rculist.h>
 #include <linux/rhashtable.h>
 #include <linux/workqueue.h>
 #include <net/inet6_hashtables.h>
@@ -28,22 +31,31 @@
 
 /* Between looks at connections that are about to end. */
 #define FS_ENDING_TICK		(HZ / 10)
-/* Looks after which one that has not ended is left to the walk. */
+/* Looks after which one that has not ended is one of all again. */
 #define FS_ENDING_LOOKS		10
-/* The walk looks at this many connections of each CPU a second, or more: */
-#define FS_WALK			4096
+/* The round looks at this many connections of each CPU a second, or more: */
+#define FS_ROUND		4096
 /* at these for each that has come since and is still there, */
-#define FS_WALK_GROWTH		4
+#define FS_ROUND_GROWTH		4
 /* at once when so many have come, */
-#define FS_GROWTH		(FS_WALK / FS_WALK_GROWTH)
+#define FS_GROWTH		(FS_ROUND / FS_ROUND_GROWTH)
 /* and soon again where more than one in these was dead. */
-#define FS_WALK_DEAD		8
+#define FS_ROUND_DEAD		8
 /* A socket that has a port may take this long to connect(). */
 #define FS_CONNECT_TIME		(2 * HZ)
 /* Buckets at least: a table grows in a work item, which a burst outruns. */
 #define FS_BUCKETS		4096
 /* Entries to look at before softirqs may run again. */
 #define FS_BATCH		64
+
+/* A slab of sockets: 32 KiB, with more than 2 KiB for each. */
+#define FS_SLAB_SHIFT		15
+/* Lists in a bucket of the index, so that it is one cache line. */
+#define FS_BUCKET_LISTS		7
+/* The index has a bucket for 8 of the stock table's, but from 2^9 to 2^17. */
+#define FS_INDEX_SHIFT		3
+#define FS_INDEX_MIN		9
+#define FS_INDEX_MAX		17
 
 #define FS_ALIVE	(TCPF_ESTABLISHED | TCPF_SYN_SENT | TCPF_SYN_RECV | \
 			 TCPF_FIN_WAIT1 | TCPF_FIN_WAIT2 | TCPF_CLOSE_WAIT | \
@@ -53,7 +65,7 @@
 
 enum fs_conn_state {
 	FS_CONN_FILED,
-	FS_CONN_ENDING,	/* in its core's list */
+	FS_CONN_ENDING,
 	FS_CONN_GONE,	/* out of the tables */
 };
 
@@ -61,20 +73,26 @@ enum fs_conn_state {
  * struct fs_conn - a connection in the tables
  * @flow: in its core's table; RCU
  * @index: in the index by socket; RCU
+ * @list: in its core's list of those in this state; under the core's lock
+ * @rcu: for freeing
  * @sk: its socket, held until a grace period after its removal
  * @hash: keyed hash of its addresses and ports
  * @born: jiffies when it was filed
  * @cpu: its owner
  * @kind: &enum fs_kind
  * @state: &enum fs_conn_state; under the core's lock
- * @looks: at it since it is in @ending
+ * @looks: at it since it is ending
  * @begun: a packet has come, so connect() has been called
- * @ending: in its core's list; under the core's lock
- * @rcu: for freeing
+ *
+ * One cache line, so that no other CPU's connection is in it.
  */
 struct fs_conn {
 	struct rhash_head flow;
-	struct rhash_head index;
+	struct hlist_node index;
+	union {
+		struct list_head list;
+		struct rcu_head rcu;
+	};
 	struct sock *sk;
 	u32 hash;
 	u32 born;
@@ -83,37 +101,44 @@ struct fs_conn {
 	u8 state;
 	u8 looks;
 	bool begun;
-	union {
-		struct list_head ending;
-		struct rcu_head rcu;
-	};
 };
 
 /**
  * struct fs_core - what one CPU owns
  * @flows: its connections by address and port
- * @lock: guards @ending and the connections' states
- * @ending: connections that have seen a FIN or RST
+ * @lock: guards the lists and the connections' states
+ * @filed: those that go on, in the order in which they are looked at
+ * @ending: those that have seen a FIN or RST
  * @nending: their number
- * @work: looks at @ending, and walks
- * @iter: where the walk is
- * @walked: jiffies of its last step
- * @left: connections that this step left in @flows
- * @walking: @iter is valid
+ * @work: looks at @ending, and at some of @filed
+ * @looked: jiffies when it did the latter
+ * @left: connections that this left in @flows
  * @ticking: @work is queued
  */
 struct fs_core {
 	struct rhashtable flows;
-	spinlock_t lock;	/* @ending, states */
+	spinlock_t lock;	/* lists, states */
+	struct list_head filed;
 	struct list_head ending;
 	unsigned int nending;
 	struct delayed_work work;
-	struct rhashtable_iter iter;
-	unsigned long walked;
+	unsigned long looked;
 	int left;
-	bool walking;
 	bool ticking;
 };
+
+/**
+ * struct fs_bucket - of the index: the connections of some slabs of sockets
+ * @lock: guards the lists
+ * @lists: each for a part of a slab; RCU
+ *
+ * The CPU that has made the sockets of a slab nearly always keeps them, and a
+ * bucket is seldom of two slabs: so CPUs do not meet here.
+ */
+struct fs_bucket {
+	spinlock_t lock;	/* lists */
+	struct hlist_head lists[FS_BUCKET_LISTS];
+} ____cacheline_aligned;
 
 /* What a packet is searched by. */
 struct fs_key {
@@ -123,7 +148,8 @@ struct fs_key {
 };
 
 static DEFINE_PER_CPU(struct fs_core, fs_cores);
-static struct rhashtable *fs_index;
+static struct fs_bucket *fs_index;
+static unsigned int fs_index_bits __read_mostly;
 static struct kmem_cache *fs_conns;
 static u32 fs_secret __read_mostly;
 
@@ -194,22 +220,51 @@ static const struct rhashtable_params fs_flow_params = {
 	.automatic_shrinking = true,
 };
 
-static const struct rhashtable_params fs_index_params = {
-	.head_offset = offsetof(struct fs_conn, index),
-	.key_offset = offsetof(struct fs_conn, sk),
-	.key_len = sizeof(struct sock *),
-	.min_size = FS_BUCKETS,
-	.automatic_shrinking = true,
-};
-
-static struct rhashtable *fs_index_of(const struct sock *sk)
+static struct fs_bucket *fs_bucket_of(const struct sock *sk)
 {
-	return &fs_index[hash_ptr(sk, 16) % nr_cpu_ids];
+	return &fs_index[hash_long((unsigned long)sk >> FS_SLAB_SHIFT, fs_index_bits)];
+}
+
+static struct hlist_head *fs_list_of(struct fs_bucket *bucket, const struct sock *sk)
+{
+	unsigned long place = (unsigned long)sk & (BIT(FS_SLAB_SHIFT) - 1);
+
+	return &bucket->lists[place * FS_BUCKET_LISTS >> FS_SLAB_SHIFT];
 }
 
 static struct fs_conn *fs_conn_of(const struct sock *sk)
 {
-	return rhashtable_lookup(fs_index_of(sk), &sk, fs_index_params);
+	struct fs_bucket *bucket = fs_bucket_of(sk);
+	struct fs_conn *conn;
+
+	hlist_for_each_entry_rcu(conn, fs_list_of(bucket, sk), index,
+				 lockdep_is_held(&bucket->lock))
+		if (conn->sk == sk)
+			return conn;
+	return NULL;
+}
+
+/* False where its socket is in the index already. */
+static bool fs_index_add(struct fs_conn *conn)
+{
+	struct fs_bucket *bucket = fs_bucket_of(conn->sk);
+	bool fresh;
+
+	spin_lock_bh(&bucket->lock);
+	fresh = !fs_conn_of(conn->sk);
+	if (fresh)
+		hlist_add_head_rcu(&conn->index, fs_list_of(bucket, conn->sk));
+	spin_unlock_bh(&bucket->lock);
+	return fresh;
+}
+
+static void fs_index_remove(struct fs_conn *conn)
+{
+	struct fs_bucket *bucket = fs_bucket_of(conn->sk);
+
+	spin_lock_bh(&bucket->lock);
+	hlist_del_rcu(&conn->index);
+	spin_unlock_bh(&bucket->lock);
 }
 
 static void fs_conn_free(struct fs_conn *conn)
@@ -223,19 +278,20 @@ static void fs_conn_free_rcu(struct rcu_head *rcu)
 	fs_conn_free(container_of(rcu, struct fs_conn, rcu));
 }
 
-static void fs_conn_unlist(struct fs_core *core, struct fs_conn *conn)
+static void fs_conn_set(struct fs_core *core, struct fs_conn *conn,
+			enum fs_conn_state state)
 {
-	list_del(&conn->ending);
-	WRITE_ONCE(core->nending, core->nending - 1);
+	lockdep_assert_held(&core->lock);
+	WRITE_ONCE(core->nending, core->nending + (state == FS_CONN_ENDING) -
+				  (conn->state == FS_CONN_ENDING));
+	WRITE_ONCE(conn->state, state);
 }
 
 static void fs_conn_remove(struct fs_core *core, struct fs_conn *conn)
 {
-	lockdep_assert_held(&core->lock);
-	if (conn->state == FS_CONN_ENDING)
-		fs_conn_unlist(core, conn);
-	conn->state = FS_CONN_GONE;
-	rhashtable_remove_fast(fs_index_of(conn->sk), &conn->index, fs_index_params);
+	fs_conn_set(core, conn, FS_CONN_GONE);
+	list_del(&conn->list);
+	fs_index_remove(conn);
 	rhashtable_remove_fast(&core->flows, &conn->flow, fs_flow_params);
 	call_rcu(&conn->rcu, fs_conn_free_rcu);
 }
@@ -274,10 +330,9 @@ static void fs_conn_ending(struct fs_conn *conn)
 	spin_lock_bh(&core->lock);
 	if (conn->state == FS_CONN_FILED) {
 		first = !core->nending;
-		WRITE_ONCE(core->nending, core->nending + 1);
-		WRITE_ONCE(conn->state, FS_CONN_ENDING);
+		fs_conn_set(core, conn, FS_CONN_ENDING);
 		conn->looks = 0;
-		list_add_tail(&conn->ending, &core->ending);
+		list_move_tail(&conn->list, &core->ending);
 	}
 	spin_unlock_bh(&core->lock);
 	if (first)
@@ -292,22 +347,24 @@ static void fs_conn_note(struct fs_conn *conn, const struct tcphdr *th)
 		fs_conn_ending(conn);
 }
 
-/* One look at each of the list, oldest first. */
-static void fs_look_at_ending(struct fs_core *core)
+/* A look at @n of a list, which are its last ones then; returns how many were dead. */
+static unsigned int fs_look(struct fs_core *core, struct list_head *list, unsigned int n)
 {
+	unsigned int dead = 0;
 	struct fs_conn *conn;
-	unsigned int n;
 
 	spin_lock_bh(&core->lock);
-	for (n = core->nending; n && core->nending; n--) {
-		conn = list_first_entry(&core->ending, struct fs_conn, ending);
+	for (; n && !list_empty(list); n--) {
+		conn = list_first_entry(list, struct fs_conn, list);
 		if (fs_conn_dead(conn)) {
+			dead++;
 			fs_conn_remove(core, conn);
-		} else if (++conn->looks == FS_ENDING_LOOKS) {
-			fs_conn_unlist(core, conn);
-			WRITE_ONCE(conn->state, FS_CONN_FILED);
+		} else if (conn->state == FS_CONN_ENDING &&
+			   ++conn->looks == FS_ENDING_LOOKS) {
+			fs_conn_set(core, conn, FS_CONN_FILED);
+			list_move_tail(&conn->list, &core->filed);
 		} else {
-			list_move_tail(&conn->ending, &core->ending);
+			list_move_tail(&conn->list, list);
 		}
 		if (n % FS_BATCH == 0) {
 			spin_unlock_bh(&core->lock);
@@ -316,43 +373,6 @@ static void fs_look_at_ending(struct fs_core *core)
 		}
 	}
 	spin_unlock_bh(&core->lock);
-}
-
-/* Some further steps over all of the core's connections; returns how many were dead. */
-static unsigned int fs_walk(struct fs_core *core, unsigned int steps)
-{
-	unsigned int n, dead = 0;
-	struct fs_conn *conn;
-
-	if (!core->walking) {
-		rhashtable_walk_enter(&core->flows, &core->iter);
-		core->walking = true;
-	}
-	rhashtable_walk_start(&core->iter);
-	for (n = 0; n < steps; n++) {
-		conn = rhashtable_walk_next(&core->iter);
-		if (IS_ERR(conn))
-			continue;	/* resized: it begins again */
-		if (!conn)
-			break;
-		if (fs_conn_dead(conn)) {
-			dead++;
-			spin_lock_bh(&core->lock);
-			if (conn->state != FS_CONN_GONE)
-				fs_conn_remove(core, conn);
-			spin_unlock_bh(&core->lock);
-		}
-		if (n % FS_BATCH == 0 && need_resched()) {
-			rhashtable_walk_stop(&core->iter);
-			cond_resched();
-			rhashtable_walk_start(&core->iter);
-		}
-	}
-	rhashtable_walk_stop(&core->iter);
-	if (n < steps) {
-		rhashtable_walk_exit(&core->iter);
-		core->walking = false;
-	}
 	return dead;
 }
 
@@ -366,17 +386,20 @@ static void fs_core_work(struct work_struct *work)
 	struct fs_core *core = container_of(to_delayed_work(work),
 					    struct fs_core, work);
 	unsigned long delay;
-	unsigned int steps;
+	unsigned int n;
 	int grown;
 
-	fs_look_at_ending(core);
+	fs_look(core, &core->ending, READ_ONCE(core->nending));
 	delay = READ_ONCE(core->nending) ? FS_ENDING_TICK : HZ;
 	grown = fs_grown(core);
-	if (grown >= FS_GROWTH || time_after_eq(jiffies, core->walked + HZ)) {
-		steps = max(grown * FS_WALK_GROWTH, FS_WALK);
-		core->walked = jiffies;
-		if (fs_walk(core, steps) > steps / FS_WALK_DEAD) {
-			core->walked -= HZ;
+	if (grown >= FS_GROWTH || time_after_eq(jiffies, core->looked + HZ)) {
+		n = max(grown * FS_ROUND_GROWTH, FS_ROUND);
+		core->looked = jiffies;
+		/* Once round at most. */
+		if (fs_look(core, &core->filed,
+			    min_t(unsigned int, n, atomic_read(&core->flows.nelems))) >
+		    n / FS_ROUND_DEAD) {
+			core->looked -= HZ;
 			delay = 1;
 		}
 		WRITE_ONCE(core->left, atomic_read(&core->flows.nelems));
@@ -446,8 +469,7 @@ static void fs_file(struct fs_net *fn, struct sock *sk, int cpu,
 {
 	struct fs_core *core = &per_cpu(fs_cores, cpu);
 	struct fs_conn *conn, *old;
-	bool grown;
-	int err;
+	bool grown, fresh;
 
 	conn = kmem_cache_zalloc(fs_conns, gfp | __GFP_NOWARN);
 	if (!conn)
@@ -464,19 +486,20 @@ static void fs_file(struct fs_net *fn, struct sock *sk, int cpu,
 	/* However often a tuple is used again, no chain grows by it. */
 	while ((old = rhashtable_lookup_fast(&core->flows, &hash, fs_stale_params)))
 		fs_conn_remove(core, old);
-	err = rhashtable_lookup_insert_fast(fs_index_of(sk), &conn->index,
-					    fs_index_params);
-	if (!err) {
-		err = rhashtable_insert_fast(&core->flows, &conn->flow, fs_flow_params);
-		if (err)
-			fs_conn_remove(core, conn);
-	} else {
+	fresh = fs_index_add(conn);
+	if (!fresh) {
 		/* Nobody has seen it. */
 		fs_conn_free(conn);
+	} else {
+		list_add_tail(&conn->list, &core->filed);
+		if (rhashtable_insert_fast(&core->flows, &conn->flow, fs_flow_params)) {
+			fs_conn_remove(core, conn);
+			fresh = false;
+		}
 	}
 	grown = fs_grown(core) == FS_GROWTH;
 	spin_unlock_bh(&core->lock);
-	if (err)
+	if (!fresh)
 		return;
 
 	if (!READ_ONCE(fn->filed))
@@ -762,23 +785,23 @@ int fs_established_init(void)
 	int cpu, i, err;
 
 	get_random_bytes(&fs_secret, sizeof(fs_secret));
-	fs_conns = KMEM_CACHE(fs_conn, 0);
-	fs_index = kcalloc(nr_cpu_ids, sizeof(*fs_index), GFP_KERNEL);
+	fs_index_bits = clamp(ilog2(fs_hashinfo(&init_net)->ehash_mask + 1) - FS_INDEX_SHIFT,
+			      FS_INDEX_MIN, FS_INDEX_MAX);
+	fs_index = kvcalloc(BIT(fs_index_bits), sizeof(*fs_index), GFP_KERNEL);
+	fs_conns = KMEM_CACHE(fs_conn, SLAB_HWCACHE_ALIGN);
 	if (!fs_conns || !fs_index) {
 		err = -ENOMEM;
 		goto out;
 	}
-	for (i = 0; i < nr_cpu_ids; i++) {
-		err = rhashtable_init(&fs_index[i], &fs_index_params);
-		if (err)
-			goto out_index;
-	}
+	for (i = 0; i < BIT(fs_index_bits); i++)
+		spin_lock_init(&fs_index[i].lock);
 	for_each_possible_cpu(cpu) {
 		core = &per_cpu(fs_cores, cpu);
 		spin_lock_init(&core->lock);
+		INIT_LIST_HEAD(&core->filed);
 		INIT_LIST_HEAD(&core->ending);
 		INIT_DELAYED_WORK(&core->work, fs_core_work);
-		core->walked = jiffies;
+		core->looked = jiffies;
 		err = rhashtable_init(&core->flows, &fs_flow_params);
 		if (err)
 			goto out_cores;
@@ -791,12 +814,8 @@ out_cores:
 			break;
 		rhashtable_destroy(&per_cpu(fs_cores, i).flows);
 	}
-	i = nr_cpu_ids;
-out_index:
-	while (i--)
-		rhashtable_destroy(&fs_index[i]);
 out:
-	kfree(fs_index);
+	kvfree(fs_index);
 	kmem_cache_destroy(fs_conns);
 	return err;
 }
@@ -809,22 +828,14 @@ static void fs_conn_release(void *ptr, void *arg)
 /* At module exit: no hook, local listener or ioctl leads here any more. */
 void fs_established_exit(void)
 {
-	struct fs_core *core;
-	int cpu, i;
+	int cpu;
 
-	for_each_possible_cpu(cpu) {
-		core = &per_cpu(fs_cores, cpu);
-		cancel_delayed_work_sync(&core->work);
-		if (core->walking)
-			rhashtable_walk_exit(&core->iter);
-	}
+	for_each_possible_cpu(cpu)
+		cancel_delayed_work_sync(&per_cpu(fs_cores, cpu).work);
 	rcu_barrier();
-	/* First: until then its own work may look at entries, to shrink it. */
-	for (i = 0; i < nr_cpu_ids; i++)
-		rhashtable_destroy(&fs_index[i]);
 	for_each_possible_cpu(cpu)
 		rhashtable_free_and_destroy(&per_cpu(fs_cores, cpu).flows,
 					    fs_conn_release, NULL);
-	kfree(fs_index);
+	kvfree(fs_index);
 	kmem_cache_destroy(fs_conns);
 }

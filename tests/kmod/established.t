@@ -249,12 +249,11 @@ def route(stack):
     """A packet that is found brings its socket's cached route: without early demux, no route is looked up for it; with established=0, one is for each."""
     unshare_net(stack)
     wire(stack, "fst-e", "10.8.0")
-    run("ip", "addr", "add", "fd08::1/64", "dev", "wire", "nodad")
-    run("ip", "-n", "fst-e", "addr", "add", "fd08::2/64", "dev", "eth0", "nodad")
     sysctl("net.ipv4.ip_early_demux", 0)
+    addr6 = subnet6("10.8.0") + "1"
     for number, addr, to, function in (
             (8080, "10.8.0.1", "10.8.0.1", "ip_route_input_noref"),
-            (8081, "fd08::1", "fd08::1", "ip6_route_input"),
+            (8081, addr6, addr6, "ip6_route_input"),
             (8082, "::", "10.8.0.1", "ip_route_input_noref")):
         with contextlib.ExitStack() as inner:
             client, server = peer(inner, addr, number)(to)

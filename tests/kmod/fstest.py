@@ -372,18 +372,33 @@ def half_open(stack, parent, cpu, count):
     return clients, lambda: run("nft", "flush", "table", "inet", "fstest")
 
 
-def wire(stack, name, subnet, device="wire"):
-    """A namespace @name at SUBNET.2, joined to @device of this one at SUBNET.1."""
+def new_netns(stack, name):
     run("ip", "netns", "add", name)
     stack.callback(run, "ip", "netns", "del", name, check=False)
-    run("ip", "-batch", "-", text="""
-        link add %s type veth peer name eth0 netns %s
-        addr add %s.1/24 dev %s
-        link set %s up""" % (device, name, subnet, device, device))
+
+
+def subnet6(subnet):
+    """The IPv6 network beside @subnet, up to the "::"."""
+    return "fd00:%s::" % subnet.replace(".", ":")
+
+
+def join(device, peer, name, subnet):
+    """@device becomes SUBNET.1, and @peer, in the namespace @name, SUBNET.2; IPv6 likewise."""
+    for n, dev, where in ((1, device, ()), (2, peer, ("-n", name))):
+        run("ip", *where, "-batch", "-", text="""
+            addr add %s.%d/24 dev %s
+            addr add %s%d/64 dev %s nodad
+            link set %s up""" % (subnet, n, dev, subnet6(subnet), n, dev, dev))
     run("ip", "-n", name, "-batch", "-", text="""
-        addr add %s.2/24 dev eth0
-        link set eth0 up
-        route add default via %s.1""" % (subnet, subnet))
+        route add default via %s.1
+        route add default via %s1""" % (subnet, subnet6(subnet)))
+
+
+def wire(stack, name, subnet, device="wire"):
+    """A namespace @name at SUBNET.2, joined to @device of this one at SUBNET.1."""
+    new_netns(stack, name)
+    run("ip", "link", "add", device, "type", "veth", "peer", "name", "eth0", "netns", name)
+    join(device, "eth0", name, subnet)
 
 
 @contextlib.contextmanager
@@ -429,28 +444,12 @@ def nic_add(stack, device="nic0", queues=0, lacks=""):
     nic_param("lacks", "")
 
 
-def subnet6(subnet):
-    """The IPv6 network beside @subnet, up to the "::"."""
-    return "fd00:%s::" % subnet.replace(".", ":")
-
-
 def nic_wire(stack, name, subnet, device="nic0", queues=0, lacks=""):
-    """As wire(), over multi-queue cards, and with IPv6 (subnet6()) as well."""
-    run("ip", "netns", "add", name)
-    stack.callback(run, "ip", "netns", "del", name, check=False)
+    """As wire(), over multi-queue cards."""
+    new_netns(stack, name)
     nic_add(stack, device, queues, lacks)
-    run("ip", "-batch", "-", text="""
-        link set %s netns %s name eth0
-        addr add %s.1/24 dev %s
-        addr add %s1/64 dev %s nodad
-        link set %s up""" % (device + "p", name, subnet, device, subnet6(subnet), device,
-                             device))
-    run("ip", "-n", name, "-batch", "-", text="""
-        addr add %s.2/24 dev eth0
-        addr add %s2/64 dev eth0 nodad
-        link set eth0 up
-        route add default via %s.1
-        route add default via %s1""" % (subnet, subnet6(subnet), subnet, subnet6(subnet)))
+    run("ip", "link", "set", device + "p", "netns", name, "name", "eth0")
+    join(device, "eth0", name, subnet)
 
 
 def ethtool(*args, netns=None, check=True):
