@@ -219,31 +219,6 @@ def per_namespace(stack):
     assert is_local(found(*outer))
 
 
-class Probe:
-    """How often a kernel function is called."""
-
-    def __init__(self, stack, function):
-        self.name = "fst_" + function
-        self.tracing = "/sys/kernel/tracing/"
-        self.write("kprobe_events", "p:%s %s\n" % (self.name, function))
-        stack.callback(self.write, "kprobe_events", "-:" + self.name)
-        enable = "events/kprobes/%s/enable" % self.name
-        self.write(enable, "1")
-        stack.callback(self.write, enable, "0")
-
-    def write(self, name, value):
-        fd = os.open(self.tracing + name, os.O_WRONLY | os.O_APPEND)
-        try:
-            os.write(fd, value.encode())
-        finally:
-            os.close(fd)
-
-    def hits(self):
-        with open(self.tracing + "kprobe_profile") as f:
-            return [int(line.split()[1]) for line in f
-                    if line.split()[0] == self.name][0]
-
-
 @case
 def route(stack):
     """A packet that is found brings its socket's cached route: without early demux, no route is looked up for it; with established=0, one is for each."""
@@ -258,7 +233,7 @@ def route(stack):
         with contextlib.ExitStack() as inner:
             client, server = peer(inner, addr, number)(to)
             talk_on(1, client, server)
-            probe = Probe(inner, function)
+            probe = Calls(inner, function)
             for value in (1, 0):
                 sysctl("net.fastsocket.established", value)
                 before = probe.hits()

@@ -297,6 +297,31 @@ class Delta:
         return stats()[name] - self.before[name]
 
 
+class Calls:
+    """How often a kernel function is called."""
+
+    def __init__(self, stack, function):
+        self.name = "fst_" + function
+        self.tracing = "/sys/kernel/tracing/"
+        self.write("kprobe_events", "p:%s %s\n" % (self.name, function))
+        stack.callback(self.write, "kprobe_events", "-:" + self.name)
+        enable = "events/kprobes/%s/enable" % self.name
+        self.write(enable, "1")
+        stack.callback(self.write, enable, "0")
+
+    def write(self, name, value):
+        fd = os.open(self.tracing + name, os.O_WRONLY | os.O_APPEND)
+        try:
+            os.write(fd, value.encode())
+        finally:
+            os.close(fd)
+
+    def hits(self):
+        with open(self.tracing + "kprobe_profile") as f:
+            return [int(line.split()[1]) for line in f
+                    if line.split()[0] == self.name][0]
+
+
 class Held:
     """A page that the kernel waits for when it reads it, until release():
     what it does for a system call meanwhile, it does for as long as a user

@@ -19,6 +19,10 @@ static const char * const rssnic_features[] = {
 	"ntuple", "rss", "channels", "coalesce", "rings",
 };
 
+static bool dma;
+module_param(dma, bool, 0644);
+MODULE_PARM_DESC(dma, "receive a copy of each packet, and let the sender free its own, as with real DMA");
+
 static unsigned int lacks;
 
 static int rssnic_lacks_set(const char *val, const struct kernel_param *kp)
@@ -107,6 +111,26 @@ static void rssnic_unmask(struct rssnic_queue *queue)
 		rssnic_notify(queue);
 }
 
+/*
+ * As a real card would have done it: what the receiving CPU gets is in memory of
+ * its own, and the sender's memory is freed where it sends. A function by
+ * itself, so that what it costs can be told from what the stack does.
+ */
+static noinline struct sk_buff *rssnic_receive(struct rssnic *nic, struct sk_buff *skb)
+{
+	struct rssnic *peer;
+	struct sk_buff *copy = skb_copy(skb, GFP_ATOMIC);
+
+	if (unlikely(!copy))
+		return skb;
+	rcu_read_lock();
+	peer = rcu_dereference(nic->peer);
+	if (!peer || ptr_ring_produce_any(&peer->queue[rssnic_cb(skb)->tx].sent, skb))
+		consume_skb(skb);
+	rcu_read_unlock();
+	return copy;
+}
+
 static int rssnic_poll(struct napi_struct *napi, int budget)
 {
 	struct rssnic_queue *queue = container_of(napi, struct rssnic_queue, napi);
@@ -118,6 +142,8 @@ static int rssnic_poll(struct napi_struct *napi, int budget)
 		done++;
 		packets += rssnic_segments(skb);
 		bytes += skb->len;
+		if (READ_ONCE(dma))
+			skb = rssnic_receive(netdev_priv(queue->dev), skb);
 		skb->protocol = eth_type_trans(skb, queue->dev);
 		/* GRO writes to headers, and the sender may send these again. */
 		if (unlikely(skb_unclone(skb, GFP_ATOMIC)))
@@ -140,6 +166,26 @@ static int rssnic_poll(struct napi_struct *napi, int budget)
 	return done;
 }
 
+/* Onto the wire. Not part of what the stack costs the sender, either. */
+static noinline bool rssnic_post(struct rssnic_queue *queue, struct sk_buff *skb)
+{
+	if (unlikely(ptr_ring_produce_any(&queue->ring, skb))) {
+		atomic64_inc(&queue->rx_drops);
+		return false;
+	}
+	rssnic_notify(queue);
+	return true;
+}
+
+/* Under the tx queue's lock, so there is one consumer. */
+static noinline void rssnic_free_sent(struct rssnic_queue *tx)
+{
+	struct sk_buff *skb;
+
+	while ((skb = __ptr_ring_consume(&tx->sent)))
+		consume_skb(skb);
+}
+
 /*
  * As in veth, checksums yet to be made and packets yet to be segmented are
  * handed over as they are: this wire breaks nothing. Without TSO the core
@@ -150,9 +196,9 @@ static netdev_tx_t rssnic_xmit(struct sk_buff *skb, struct net_device *dev)
 	struct rssnic *nic = netdev_priv(dev), *peer;
 	struct rssnic_queue *tx = &nic->queue[skb_get_queue_mapping(skb)];
 	unsigned int packets = rssnic_segments(skb), bytes = skb->len;
-	struct rssnic_queue *queue;
 	int index;
 
+	rssnic_free_sent(tx);
 	rcu_read_lock();
 	peer = rcu_dereference(nic->peer);
 	if (unlikely(!peer || !READ_ONCE(peer->up)) || !pskb_may_pull(skb, ETH_HLEN) ||
@@ -176,13 +222,10 @@ static netdev_tx_t rssnic_xmit(struct sk_buff *skb, struct net_device *dev)
 		atomic64_inc(&peer->filter_drops);
 		goto drop;
 	}
-	queue = &peer->queue[index];
+	rssnic_cb(skb)->tx = skb_get_queue_mapping(skb);
 	skb_record_rx_queue(skb, index);
-	if (unlikely(ptr_ring_produce_any(&queue->ring, skb))) {
-		atomic64_inc(&queue->rx_drops);
+	if (!rssnic_post(&peer->queue[index], skb))
 		goto drop;
-	}
-	rssnic_notify(queue);
 	rcu_read_unlock();
 	return NETDEV_TX_OK;
 
@@ -420,11 +463,26 @@ static int rssnic_set_features(struct net_device *dev, netdev_features_t feature
 	return 0;
 }
 
+static void rssnic_free_skb(void *data)
+{
+	kfree_skb(data);
+}
+
+static void rssnic_free_queues(struct rssnic *nic)
+{
+	unsigned int i;
+
+	for (i = 0; i < nic->max_queues; i++)
+		if (nic->queue[i].sent.size)	/* memory may have run out */
+			ptr_ring_cleanup(&nic->queue[i].sent, rssnic_free_skb);
+	kvfree(nic->queue);
+}
+
 static int rssnic_init(struct net_device *dev)
 {
 	struct rssnic *nic = netdev_priv(dev);
 	unsigned int i;
-	int err;
+	int err = 0;
 
 	nic->dev = dev;
 	nic->max_queues = min3(dev->num_rx_queues, dev->num_tx_queues,
@@ -442,7 +500,11 @@ static int rssnic_init(struct net_device *dev)
 		queue->index = i;
 		u64_stats_init(&queue->rx.syncp);
 		u64_stats_init(&queue->tx.syncp);
+		if (!err)
+			err = ptr_ring_init(&queue->sent, RSSNIC_SENT_MAX, GFP_KERNEL);
 	}
+	if (err)
+		goto err_queue;
 	err = rssnic_steer_init(nic);
 	if (err)
 		goto err_queue;
@@ -460,7 +522,7 @@ err_irqs:
 err_steer:
 	rssnic_steer_free(nic);
 err_queue:
-	kvfree(nic->queue);
+	rssnic_free_queues(nic);
 	return err;
 }
 
@@ -471,7 +533,7 @@ static void rssnic_destructor(struct net_device *dev)
 
 	rssnic_irqs_free(nic);
 	rssnic_steer_free(nic);
-	kvfree(nic->queue);
+	rssnic_free_queues(nic);
 }
 
 static const struct net_device_ops rssnic_netdev_ops = {

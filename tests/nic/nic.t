@@ -787,6 +787,23 @@ def tso_and_gro(stack):
 
 
 @case
+def dma(stack):
+    """With dma=1 each packet is received as a copy, in any size, and the sender frees its own."""
+    unshare_net(stack)
+    nic_wire(stack, "nic-c", "10.8.0")
+    copied = Calls(stack, "rssnic_receive")
+    for value in 0, 1:
+        nic_param("dma", value)
+        for to in ("10.8.0.2", subnet6("10.8.0") + "2"):
+            with contextlib.ExitStack() as inner:
+                stream = Stream(inner, "nic-c", to)
+                wait_for(lambda: stream.bytes > 2000000, 60)
+                stream.end()
+        assert bool(copied.hits()) == value
+    nic_param("dma", 0)
+
+
+@case
 def connections(stack):
     """Connections over IPv4 and IPv6 reach a server, spread over the queues, and none is lost."""
     unshare_net(stack)

@@ -22,6 +22,7 @@
 #define RSSNIC_RING_MIN		16
 #define RSSNIC_RING_DEFAULT	1024
 #define RSSNIC_RING_MAX		8192
+#define RSSNIC_SENT_MAX		512
 
 /* What a device can be made without. */
 enum {
@@ -111,6 +112,8 @@ enum {
  * @irq_attr: as the device's msi_irqs directory shows it
  * @irq_file: name of @irq_attr
  * @tx: written under the tx queue's lock
+ * @sent: packets of its own that have been received by a copy; see the
+ *	parameter "dma". For the life of the device
  */
 struct rssnic_queue {
 	struct napi_struct napi;
@@ -129,7 +132,18 @@ struct rssnic_queue {
 	struct device_attribute irq_attr;
 	char irq_file[12];
 	struct rssnic_counter tx ____cacheline_aligned_in_smp;
+	struct ptr_ring sent;
 };
+
+/* In a packet, while it is in a ring. */
+struct rssnic_cb {
+	unsigned int tx;	/* the queue that has sent it */
+};
+
+static inline struct rssnic_cb *rssnic_cb(struct sk_buff *skb)
+{
+	return (struct rssnic_cb *)skb->cb;
+}
 
 /**
  * struct rssnic - private data of a device

@@ -42,6 +42,12 @@ def with_library(env=None):
     return env
 
 
+def placed(netns=None, cpus=None):
+    """What executes a program in a network namespace, on some CPUs ("0-3")."""
+    return (["ip", "netns", "exec", netns] if netns else []) + \
+        (["taskset", "-c", cpus] if cpus else [])
+
+
 class Nginx:
     """Start on construction, stop() at the end."""
 
@@ -129,10 +135,10 @@ class Nginx:
 class Load:
     """A connection per request until result(), which counts those that failed."""
 
-    def __init__(self, port, connections=16, addr="127.0.0.1", netns=None):
-        prefix = ["ip", "netns", "exec", netns] if netns else []
+    def __init__(self, port, connections=16, addr="127.0.0.1", netns=None, cpus=None):
         self.load = subprocess.Popen(
-            prefix + [os.environ["FASTSOCKET_LOAD"], addr, str(port), str(connections)],
+            placed(netns, cpus) + [os.environ["FASTSOCKET_LOAD"], addr, str(port),
+                                   str(connections)],
             stdout=subprocess.PIPE, text=True)
 
     def result(self):

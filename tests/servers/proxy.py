@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 
-from nginx import Nginx
+from nginx import Nginx, placed
 
 CONFIG = """
 global
@@ -26,7 +26,7 @@ defaults
     timeout connect 20s
     option httpclose
 frontend clients
-    bind {addr}:{port} shards 1
+    bind {addr}:{port} shards {shards}
     default_backend servers
 backend servers
     {backend}
@@ -38,12 +38,12 @@ class Haproxy:
     """Start on construction, stop() at the end."""
 
     def __init__(self, addr, port, server, server_port, threads=4, main="",
-                 backend="", command=(), env=None):
+                 backend="", command=(), env=None, shards="1"):
         self.dir = tempfile.mkdtemp(prefix="fs-haproxy-")
         config = os.path.join(self.dir, "haproxy.cfg")
         with open(config, "w") as f:
             f.write(CONFIG.format(threads=threads, main=main, dir=self.dir, addr=addr,
-                                  port=port, backend=backend, server=server,
+                                  port=port, shards=shards, backend=backend, server=server,
                                   server_port=server_port))
         self.log = open(os.path.join(self.dir, "stderr"), "w+")
         self.process = subprocess.Popen([*command, shutil.which("haproxy"), "-f", config],
@@ -147,8 +147,8 @@ class PacketWitness:
         self.trace.wait(60)
 
 
-def backend(stack, netns, port=8080):
+def backend(stack, netns, port=8080, cpus=None):
     """An nginx for the proxy, in the namespace @netns."""
-    server = Nginx(port, workers=2, command=["ip", "netns", "exec", netns])
+    server = Nginx(port, workers=2, command=placed(netns, cpus))
     stack.callback(server.stop)
     return server

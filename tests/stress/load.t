@@ -31,9 +31,8 @@ def core_local():
     """Both servers accept and connect core-locally."""
     d = Delta()
     work = Load(8070, 8)
-    time.sleep(2)
+    wait_for(lambda: d.accept_local > 20 and d.connect_local > 20, 10)
     assert work.result()[1] == 0
-    assert d.accept_local > 20 and d.connect_local > 20, stats()
 
 
 @case
