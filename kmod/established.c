@@ -21,6 +21,7 @@
 #include <linux/log2.h>
 #include <linux/rculist.h>
 #include <linux/rhashtable.h>
+#include <linux/timer.h>
 #include <linux/workqueue.h>
 #include <net/inet6_hashtables.h>
 #include <net/inet_hashtables.h>
@@ -110,10 +111,11 @@ struct fs_conn {
  * @filed: those that go on, in the order in which they are looked at
  * @ending: those that have seen a FIN or RST
  * @nending: their number
+ * @timer: queues @work
  * @work: looks at @ending, and at some of @filed
  * @looked: jiffies when it did the latter
  * @left: connections that this left in @flows
- * @ticking: @work is queued
+ * @ticking: @timer is set, or @work is about to set it
  */
 struct fs_core {
 	struct rhashtable flows;
@@ -121,7 +123,8 @@ struct fs_core {
 	struct list_head filed;
 	struct list_head ending;
 	unsigned int nending;
-	struct delayed_work work;
+	struct timer_list timer;
+	struct work_struct work;
 	unsigned long looked;
 	int left;
 	bool ticking;
@@ -311,12 +314,19 @@ static bool fs_conn_dead(const struct fs_conn *conn)
 }
 
 /*
- * On the CPU that calls, nearly always the owner: a named one may go offline
- * before its timer is set.
+ * On the CPU that calls, nearly always the owner; should it go offline, on another.
+ * A delayed work's timer would go to whichever CPU is awake.
  */
 static void fs_tick(struct fs_core *core, unsigned long delay)
 {
-	mod_delayed_work(system_wq, &core->work, delay);
+	mod_timer(&core->timer, jiffies + delay);
+}
+
+static void fs_core_timer(struct timer_list *timer)
+{
+	struct fs_core *core = container_of(timer, struct fs_core, timer);
+
+	queue_work_on(smp_processor_id(), system_wq, &core->work);
 }
 
 /* A packet has come after which the connection may end. */
@@ -383,8 +393,7 @@ static int fs_grown(const struct fs_core *core)
 
 static void fs_core_work(struct work_struct *work)
 {
-	struct fs_core *core = container_of(to_delayed_work(work),
-					    struct fs_core, work);
+	struct fs_core *core = container_of(work, struct fs_core, work);
 	unsigned long delay;
 	unsigned int n;
 	int grown;
@@ -665,23 +674,28 @@ void fs_established_find(struct fs_net *fn, const struct fs_packet *p)
 
 /**
  * fs_established_same() - whether a packet is still of the socket it was given
- * @p: the packet; a rule may have rewritten it since
+ * @skb: the packet, at LOCAL_IN; a rule may have rewritten anything since
+ * @pf: NFPROTO_IPV4 or NFPROTO_IPV6
  *
  * Context: softirq, RCU read side.
  */
-bool fs_established_same(const struct fs_packet *p)
+bool fs_established_same(const struct sk_buff *skb, u8 pf)
 {
-	const struct sock *sk = p->skb->sk;
+	const struct sock *sk = skb->sk;
+	const __be16 *ports;
+	__be16 buf[2];
 
-	if (sk->sk_dport != p->th->source || sk->sk_num != ntohs(p->th->dest))
+	ports = skb_header_pointer(skb, skb_transport_offset(skb), sizeof(buf), buf);
+	if (!ports || sk->sk_dport != ports[0] || sk->sk_num != ntohs(ports[1]))
 		return false;
 #if IS_ENABLED(CONFIG_IPV6)
-	if (p->pf == NFPROTO_IPV6)
-		return ipv6_addr_equal(&sk->sk_v6_daddr, &ipv6_hdr(p->skb)->saddr) &&
-		       ipv6_addr_equal(&sk->sk_v6_rcv_saddr, &ipv6_hdr(p->skb)->daddr);
+	if (pf == NFPROTO_IPV6)
+		return ipv6_hdr(skb)->nexthdr == IPPROTO_TCP &&
+		       ipv6_addr_equal(&sk->sk_v6_daddr, &ipv6_hdr(skb)->saddr) &&
+		       ipv6_addr_equal(&sk->sk_v6_rcv_saddr, &ipv6_hdr(skb)->daddr);
 #endif
-	return sk->sk_daddr == ip_hdr(p->skb)->saddr &&
-	       sk->sk_rcv_saddr == ip_hdr(p->skb)->daddr;
+	return ip_hdr(skb)->protocol == IPPROTO_TCP &&
+	       sk->sk_daddr == ip_hdr(skb)->saddr && sk->sk_rcv_saddr == ip_hdr(skb)->daddr;
 }
 
 static void fs_count_packet(struct fs_net *fn, enum fs_kind kind, bool here,
@@ -800,7 +814,8 @@ int fs_established_init(void)
 		spin_lock_init(&core->lock);
 		INIT_LIST_HEAD(&core->filed);
 		INIT_LIST_HEAD(&core->ending);
-		INIT_DELAYED_WORK(&core->work, fs_core_work);
+		timer_setup(&core->timer, fs_core_timer, TIMER_PINNED);
+		INIT_WORK(&core->work, fs_core_work);
 		core->looked = jiffies;
 		err = rhashtable_init(&core->flows, &fs_flow_params);
 		if (err)
@@ -830,8 +845,11 @@ void fs_established_exit(void)
 {
 	int cpu;
 
-	for_each_possible_cpu(cpu)
-		cancel_delayed_work_sync(&per_cpu(fs_cores, cpu).work);
+	for_each_possible_cpu(cpu) {
+		/* The work can no longer set it. */
+		timer_shutdown_sync(&per_cpu(fs_cores, cpu).timer);
+		cancel_work_sync(&per_cpu(fs_cores, cpu).work);
+	}
 	rcu_barrier();
 	for_each_possible_cpu(cpu)
 		rhashtable_free_and_destroy(&per_cpu(fs_cores, cpu).flows,

@@ -70,10 +70,14 @@ static unsigned int fs_pre_routing(void *priv, struct sk_buff *skb,
 		return NF_ACCEPT;
 	if (state->pf == NFPROTO_IPV4)
 		p.dif = skb->skb_iif;
-	/* An NFQUEUE brings packets back in process context. */
-	local_bh_disable();
-	fs_established_find(fn, &p);
-	local_bh_enable();
+	if (likely(in_softirq())) {
+		fs_established_find(fn, &p);
+	} else {
+		/* From an NFQUEUE. */
+		local_bh_disable();
+		fs_established_find(fn, &p);
+		local_bh_enable();
+	}
 	return NF_ACCEPT;
 }
 
@@ -83,14 +87,14 @@ static void fs_deliver(struct sk_buff *skb, const struct nf_hook_state *state)
 	struct fs_packet p;
 	struct tcphdr buf;
 
-	if (!fs_packet(&p, skb, state, &buf))
-		return;
 	/* fs_established_find() has assigned and counted it. */
 	if (skb->sk && skb->destructor == sock_efree) {
-		if (fs_established_same(&p))
+		if (fs_established_same(skb, state->pf))
 			return;
 		skb_orphan(skb);
 	}
+	if (!fs_packet(&p, skb, state, &buf))
+		return;
 	/* The first ACK of all comes before anything has been filed. */
 	if ((READ_ONCE(fn->filed) || READ_ONCE(fn->live)) &&
 	    !(p.th->syn && !p.th->ack))
@@ -118,9 +122,13 @@ static void fs_deliver(struct sk_buff *skb, const struct nf_hook_state *state)
 static unsigned int fs_local_in(void *priv, struct sk_buff *skb,
 				const struct nf_hook_state *state)
 {
-	local_bh_disable();
-	fs_deliver(skb, state);
-	local_bh_enable();
+	if (likely(in_softirq())) {
+		fs_deliver(skb, state);
+	} else {
+		local_bh_disable();
+		fs_deliver(skb, state);
+		local_bh_enable();
+	}
 	return NF_ACCEPT;
 }
 

@@ -199,7 +199,7 @@ int fs_established_init(void);
 void fs_established_exit(void);
 struct sock *fs_established_stock(const struct fs_packet *p);
 void fs_established_find(struct fs_net *fn, const struct fs_packet *p);
-bool fs_established_same(const struct fs_packet *p);
+bool fs_established_same(const struct sk_buff *skb, u8 pf);
 void fs_established_count(struct fs_net *fn, const struct fs_packet *p);
 void fs_established_accepted(struct fs_net *fn, struct sock *sk, int cpu,
 			     gfp_t gfp);

@@ -7,6 +7,7 @@ FASTSOCKET_CONNECTIONS=1000000 fills them with a million connections instead of
 the usual number; the machine needs 6 GB then (tests/vm/run --mem 6000)."""
 
 import errno
+import itertools
 import os
 import random
 import select
@@ -598,22 +599,23 @@ def dnat(stack):
 
 @case
 def rewritten(stack):
-    """A packet of a filed connection that a rule rewrites statelessly does not reach it, whether in prerouting or input."""
+    """A packet of a filed connection that a rule rewrites statelessly does not reach it, whether in prerouting or input, whether its port or its protocol."""
     unshare_net(stack)
     sysctl("net.ipv4.ip_early_demux", 0)
     wire(stack, "fst-e", "10.8.0")
     client, server = peer(stack)()
     server.settimeout(0.3)
-    for hook in ("prerouting", "input"):
+    for hook, change in itertools.product(("prerouting", "input"),
+                                          ("tcp dport set 8081", "@nh,72,8 set 17")):
         talk_on(1, client, server, 1)
         server.settimeout(0.3)
         with contextlib.ExitStack() as inner:
             nft(inner, ["chain inet fstest c { type filter hook %s priority 0 ; }" % hook,
-                        "rule inet fstest c tcp dport 8080 tcp dport set 8081"])
+                        "rule inet fstest c tcp dport 8080 " + change])
             with on_cpu(1):
                 client.send(b"data")
             try:
-                raise AssertionError("%s: got %r" % (hook, server.recv(4)))
+                raise AssertionError("%s, %s: got %r" % (hook, change, server.recv(4)))
             except TimeoutError:
                 pass
         server.settimeout(5)
