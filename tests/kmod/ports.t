@@ -3,6 +3,7 @@
 """Core-local ports: which ones a CPU gets, what is respected in choosing, and
 that connect() and bind() go on as if the kernel had chosen them."""
 
+import contextlib
 import errno
 import os
 import random
