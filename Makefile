@@ -132,7 +132,6 @@ build/load build/errnos build/pending:
 	@mkdir -p build
 	$(CC) -O2 -Wall -Wextra -o $@ $<
 build/connect: benchmarks/connect/connect.c
-build/connect:
 	@mkdir -p build
 	$(CC) -O2 -Wall -Wextra -Ikmod/uapi -o $@ $<
 build/shim.so: tests/preload/shim.c
@@ -144,6 +143,19 @@ build/interface: tests/fuzz/interface.c
 	@mkdir -p build
 	$(CC) -O2 -Wall -Wextra -Ikmod/uapi -pthread -o $@ $<
 build/connect build/interface build/shim.so build/nic-shim.so: kmod/uapi/fastsocket.h
+
+# What the benchmarks run beside the servers; and the meter, which QEMU loads.
+bench-programs: build/load build/connect build/echo build/mark build/known build/sharing.so
+
+build/echo: benchmarks/echo.c
+build/mark: benchmarks/sharing/mark.c
+build/known: benchmarks/sharing/known.c
+build/echo build/mark build/known: benchmarks/sharing/marker.h
+	@mkdir -p build
+	$(CC) -O2 -Wall -Wextra -pthread -o $@ $(filter %.c,$^)
+build/sharing.so: benchmarks/sharing/sharing.c benchmarks/sharing/qemu_plugin_api.h benchmarks/sharing/marker.h
+	@mkdir -p build
+	$(CC) -O2 -Wall -Wextra -shared -fPIC -fvisibility=hidden -pthread -o $@ $<
 
 setup:
 	@tests/setup

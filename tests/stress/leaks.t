@@ -22,14 +22,17 @@ def meminfo(name):
         return next(int(line.split()[1]) for line in f if line.startswith(name + ":"))
 
 
-def quiet():
-    """No connection is left anywhere."""
-    return not filed() and run("ss", "-Htan", "state", "connected").strip() == ""
+def left():
+    """The connections that are left: in the module's tables, and the kernel's."""
+    return filed(), run("ss", "-Htan", "state", "connected").strip()
 
 
 def inventory():
     """What is in use of each kind."""
-    wait_for(quiet, 120)
+    end = time.monotonic() + 120 * SLOW
+    while left() != (0, ""):
+        assert time.monotonic() < end, left()
+        time.sleep(0.1)
     with open("/proc/slabinfo") as f:
         used = {row[0]: int(row[1]) for row in map(str.split, f) if row[0] in SLABS}
     with open("/proc/net/sockstat") as f:
