@@ -75,6 +75,10 @@ void port_seen(int fd);
 void port_all_seen(void);
 int port_connect(int fd, const struct sockaddr *addr, socklen_t len);
 
+/* busy.c: busy polling */
+void busy_init(void);
+void busy_epoll(int epfd);
+
 /* intercept.c: libc's own functions */
 struct real {
 	int (*listen)(int, int);
@@ -83,6 +87,8 @@ struct real {
 	int (*getsockname)(int, struct sockaddr *, socklen_t *);
 	ssize_t (*sendmsg)(int, const struct msghdr *, int);
 	int (*sendmmsg)(int, struct mmsghdr *, unsigned int, int);
+	int (*epoll_create)(int);
+	int (*epoll_create1)(int);
 	int (*epoll_ctl)(int, int, int, struct epoll_event *);
 	int (*epoll_wait)(int, struct epoll_event *, int, int);
 	int (*epoll_pwait)(int, struct epoll_event *, int, int, const sigset_t *);

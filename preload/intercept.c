@@ -32,6 +32,8 @@ static void resolve(void)
 	GET(getsockname);
 	GET(sendmsg);
 	GET(sendmmsg);
+	GET(epoll_create);
+	GET(epoll_create1);
 	GET(epoll_ctl);
 	GET(epoll_wait);
 	GET(epoll_pwait);
@@ -74,6 +76,7 @@ __attribute__((constructor)) static void start(void)
 		return;
 	listener_init();
 	port_init();
+	busy_init();
 	on = true;
 }
 
@@ -158,6 +161,24 @@ API int sendmmsg(int fd, struct mmsghdr *msgs, unsigned int n, int flags)
 		if (msgs[i].msg_hdr.msg_controllen)
 			port_all_seen();
 	return ret;
+}
+
+API int epoll_create(int size)
+{
+	int fd = real()->epoll_create(size);
+
+	if (fd >= 0)
+		busy_epoll(fd);
+	return fd;
+}
+
+API int epoll_create1(int flags)
+{
+	int fd = real()->epoll_create1(flags);
+
+	if (fd >= 0)
+		busy_epoll(fd);
+	return fd;
 }
 
 API int epoll_ctl(int epfd, int op, int fd, struct epoll_event *ev)

@@ -22,11 +22,14 @@
 
 struct run_args {
 	const char *library;
+	const char *busy_poll;
 	bool verbose;
 	char **argv;
 };
 
 static const struct argp_option options[] = {
+	{ "busy-poll", 'b', "USECS", OPTION_ARG_OPTIONAL,
+	  "Before a thread sleeps in an epoll set, let it poll the device for so long (50); see libfsocket(7)", 0 },
 	{ "library", 'l', "PATH", 0, "Use this " LIBRARY, 0 },
 	{ "verbose", 'v', NULL, 0, "Let the library tell what it does (FASTSOCKET_LOG=info)", 0 },
 	{ 0 }
@@ -35,10 +38,19 @@ static const struct argp_option options[] = {
 static error_t parse_opt(int key, char *arg, struct argp_state *state)
 {
 	struct run_args *args = state->input;
+	unsigned long number;
+	char *end;
 
 	switch (key) {
 	case 'l':
 		args->library = arg;
+		return 0;
+	case 'b':
+		args->busy_poll = arg ? arg : "50";
+		number = strtoul(args->busy_poll, &end, 10);
+		if (*end || !number || number > 1000000)
+			argp_error(state, "--busy-poll takes 1 to 1000000 microseconds, not '%s'",
+				   args->busy_poll);
 		return 0;
 	case 'v':
 		args->verbose = true;
@@ -268,6 +280,8 @@ int cmd_run(int argc, char **argv)
 	if (args.verbose && (!log || strcmp(log, "debug")) &&
 	    setenv("FASTSOCKET_LOG", "info", 1))
 		err(EXIT_OWN_ERROR, "cannot set FASTSOCKET_LOG");
+	if (args.busy_poll && setenv("FASTSOCKET_BUSY_POLL", args.busy_poll, 1))
+		err(EXIT_OWN_ERROR, "cannot set FASTSOCKET_BUSY_POLL");
 
 	path = find_program(args.argv[0]);
 	if (path)

@@ -8,7 +8,7 @@ top=$(cd "$(dirname "$0")/../.." && pwd)
 tmp=$(mktemp -d) || exit 1
 pids=
 trap 'kill $pids 2>/dev/null; rm -rf "$tmp"' EXIT
-unset LD_PRELOAD FASTSOCKET FASTSOCKET_LOG FASTSOCKET_LIBRARY
+unset LD_PRELOAD FASTSOCKET FASTSOCKET_LOG FASTSOCKET_LIBRARY FASTSOCKET_BUSY_POLL
 # libdir has no library in it, whatever is installed on this machine.
 mkdir -p "$tmp/src/tools" "$tmp/src/kmod"
 cp "$top"/tools/*.[ch] "$top/tools/Makefile" "$tmp/src/tools"
@@ -125,6 +125,12 @@ cp "$lib" "$tmp/preload"
 ok "library of the source tree" prints "LD_PRELOAD=$tmp/preload/libfsocket.so" run env
 cp "$lib" "$tmp/lib"
 ok "installed library" prints "LD_PRELOAD=$tmp/lib/libfsocket.so" run env
+ok "--busy-poll" prints "FASTSOCKET_BUSY_POLL=50" run --busy-poll env
+ok "--busy-poll=USECS" prints "FASTSOCKET_BUSY_POLL=200" run --busy-poll=200 env
+for arg in 0 -1 x 1x 1000001 ''; do
+	ok "--busy-poll='$arg'" gives 2 "--busy-poll takes 1 to 1000000 microseconds, not '$arg'" \
+		run --busy-poll="$arg" env
+done
 rm "$tmp/lib/libfsocket.so" "$tmp/preload/libfsocket.so"
 mkdir "$tmp/a b"
 cp "$lib" "$tmp/a b"

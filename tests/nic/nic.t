@@ -662,13 +662,16 @@ def rings(stack):
     ethtool("-X", "eth0", "weight", "1", "0", "0", "0", netns="nic-c")
     irq_affinity(nic_irqs("eth0")[0], 2)
     before = queue_counts("eth0", netns="nic-c")[0]
+    drops = "rx_queue_%d_drops"
+    dropped = queue_counts("eth0", drops, "nic-c")
+    missed = link_stats("eth0", "nic-c")["rx"]["missed_errors"]
     with on_cpu(2), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.setsockopt(socket.SOL_UDP, UDP_SEGMENT, 100)
         sock.sendto(bytes(4000), ("10.8.0.2", 9))
-    drops = "rx_queue_%d_drops"
     wait_for(lambda: queue_counts("eth0", netns="nic-c")[0] >= before + 16)
-    assert queue_counts("eth0", drops, "nic-c") == [24, 0, 0, 0], queue_counts("eth0", drops, "nic-c")
-    assert link_stats("eth0", "nic-c")["rx"]["missed_errors"] == 24
+    dropped[0] += 24
+    assert queue_counts("eth0", drops, "nic-c") == dropped, queue_counts("eth0", drops, "nic-c")
+    assert link_stats("eth0", "nic-c")["rx"]["missed_errors"] == missed + 24
 
 
 @case

@@ -805,5 +805,39 @@ def errnos(stack):
         assert plain == ours, (plain, ours)
 
 
+@case
+def busy_poll(stack):
+    """FASTSOCKET_BUSY_POLL: each epoll set polls for so long; a kernel whose sets cannot is named once, unless all poll by sysctl; what is no number of microseconds is named, too."""
+    program = """if True:
+        import fcntl, select, struct
+        for flags in 0, select.EPOLL_CLOEXEC, 0:
+            ep = select.epoll(-1, flags)
+            try:
+                print(*struct.unpack("IHBB", fcntl.ioctl(ep, 0x80088A02, bytes(8))))
+            except OSError as err:
+                print(err.errno)
+    """
+
+    def outcome(value):
+        out = subprocess.run(["/usr/bin/python3", "-c", program], text=True, check=True,
+                             capture_output=True, env=dict(
+                                 os.environ, FASTSOCKET_BUSY_POLL=value,
+                                 LD_PRELOAD=os.environ["FASTSOCKET_LIB"]))
+        return out.stdout.split("\n")[:3], out.stderr
+
+    plain = outcome("")
+    assert plain[1] == "", plain
+    for value in "x", "-1", "1000001", "5s":
+        shown, said = outcome(value)
+        assert shown == plain[0] and "FASTSOCKET_BUSY_POLL=%s is not 1 to" % value in said, said
+    shown, said = outcome("70")
+    if plain[0][0] != "0 0 0 0":    # before Linux 6.9
+        assert shown == plain[0] and said.count("net.core.busy_poll") == 1, said
+        sysctl_for(stack, "net.core.busy_poll", 1)
+        assert outcome("70") == plain
+    else:
+        assert shown == ["70 0 0 0"] * 3 and not said, (shown, said)
+
+
 load()
 main()
