@@ -145,12 +145,14 @@ build/interface: tests/fuzz/interface.c
 build/connect build/interface build/shim.so build/nic-shim.so: kmod/uapi/fastsocket.h
 
 # What the benchmarks run beside the servers; and the meter, which QEMU loads.
-bench-programs: build/load build/connect build/echo build/mark build/known build/sharing.so
+bench-programs: build/load build/connect build/echo build/ping build/mark build/known build/sharing.so
 
 build/echo: benchmarks/echo.c
+build/ping: benchmarks/ping.c
 build/mark: benchmarks/sharing/mark.c
 build/known: benchmarks/sharing/known.c
-build/echo build/mark build/known: benchmarks/sharing/marker.h
+build/mark build/known: benchmarks/sharing/marker.h
+build/echo build/ping build/mark build/known:
 	@mkdir -p build
 	$(CC) -O2 -Wall -Wextra -pthread -o $@ $(filter %.c,$^)
 build/sharing.so: benchmarks/sharing/sharing.c benchmarks/sharing/qemu_plugin_api.h benchmarks/sharing/marker.h

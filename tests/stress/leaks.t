@@ -13,8 +13,12 @@ from fstest import *  # noqa: E402,F403 pylint: disable=W,C
 from nginx import Nginx  # noqa: E402
 
 CONNECTIONS = int(os.environ.get("CONNECTIONS", 200000))
-SLABS = ("TCP", "TCPv6", "request_sock_TCP", "tw_sock_TCP", "sock_inode_cache", "filp",
-         "net_namespace", "fs_conn", "inet_peer_cache", "skbuff_head_cache")
+# KASAN counts what it has in quarantine as in use: there kmemleak has to do, which
+# looks after each test.
+QUARANTINE = os.uname().release.endswith("-kasan")
+SLABS = () if QUARANTINE else (
+    "TCP", "TCPv6", "request_sock_TCP", "tw_sock_TCP", "sock_inode_cache", "filp",
+    "net_namespace", "fs_conn", "inet_peer_cache", "skbuff_head_cache")
 
 
 def meminfo(name):
@@ -80,7 +84,7 @@ def churn(stack):
         # The kernel keeps some free ones of each on each CPU.
         assert count <= before[name] + (200 if name in SLABS else 4), (name, before, after)
     # Not so much as 16 bytes of each connection stay.
-    assert growth < max(2048, CONNECTIONS * 16 / 1024), growth
+    assert QUARANTINE or growth < max(2048, CONNECTIONS * 16 / 1024), growth
 
 
 load()
