@@ -133,6 +133,11 @@ static void read_queues(struct nic *nic)
 	}
 	if (d)
 		closedir(d);
+	/* A kernel without RPS has no directories of rx queues. */
+	if (!nic->rx_queues)
+		nic->rx_queues = c->rx + c->combined ? c->rx + c->combined : 1;
+	if (!nic->tx_queues)
+		nic->tx_queues = c->tx + c->combined ? c->tx + c->combined : 1;
 }
 
 static void read_rss(struct nic *nic, struct knobs *ks)

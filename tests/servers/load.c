@@ -7,8 +7,8 @@
  *
  * usage: load ADDRESS PORT CONCURRENCY
  *
- * Runs until SIGINT or SIGTERM, lets what is under way finish, and prints
- * "REQUESTS FAILED" and a line per kind of failure.
+ * Prints "started", runs until SIGINT or SIGTERM, lets what is under way finish,
+ * and prints a line per failure and then "REQUESTS FAILED".
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -178,6 +178,8 @@ int main(int argc, char **argv)
 	sigaction(SIGINT, &sa, NULL);
 	sigaction(SIGTERM, &sa, NULL);
 	signal(SIGPIPE, SIG_IGN);
+	printf("started\n");
+	fflush(stdout);
 
 	epfd = epoll_create1(EPOLL_CLOEXEC);
 	for (int i = 0; i < count; i++)

@@ -140,6 +140,9 @@ class Load:
             placed(netns, cpus) + [os.environ["FASTSOCKET_LOAD"], addr, str(port),
                                    str(connections)],
             stdout=subprocess.PIPE, text=True)
+        # Before, a signal would kill it.
+        if self.load.stdout.readline() != "started\n":
+            raise RuntimeError("the load has not started")
 
     def result(self):
         """(requests, failed requests)"""

@@ -13,9 +13,6 @@ from fstest import *  # noqa: E402,F403 pylint: disable=W,C
 from nginx import Nginx  # noqa: E402
 
 CONNECTIONS = int(os.environ.get("CONNECTIONS", 200000))
-# KASAN counts what it has in quarantine as in use: there kmemleak has to do, which
-# looks after each test.
-QUARANTINE = os.uname().release.endswith("-kasan")
 SLABS = () if QUARANTINE else (
     "TCP", "TCPv6", "request_sock_TCP", "tw_sock_TCP", "sock_inode_cache", "filp",
     "net_namespace", "fs_conn", "inet_peer_cache", "skbuff_head_cache")

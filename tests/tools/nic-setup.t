@@ -715,4 +715,17 @@ def module_told(stack):
     assert show("nic0")["module"] is None
 
 
+@case
+def without_rps(stack):
+    """A kernel without RPS, which shows no rx queues in /sys: setup, show and reset do the same."""
+    card(stack)
+    before = dump("nic0")
+    notes = nic("setup", "nic0", SHIM_NO_RPS=1)[1]
+    assert "steering: ntuple" in notes, notes
+    shown = nic("show", "nic0", SHIM_NO_RPS=1)[0]
+    assert "ntuple" in shown, shown
+    nic("reset", "nic0", SHIM_NO_RPS=1)
+    same(before, dump("nic0"))
+
+
 main()

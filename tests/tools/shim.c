@@ -8,8 +8,10 @@
  * SHIM_INTERRUPTS=FILE	is read for /proc/interrupts
  * SHIM_NO_RSS=1	the module does not take STEER_RSS
  * SHIM_OLD=1		the module does not know FASTSOCKET_IOC_STEER
+ * SHIM_NO_RPS=1	no directory has an entry "rx-...", as in a kernel without RPS
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <linux/ethtool.h>
@@ -34,6 +36,16 @@ FILE *fopen(const char *path, const char *mode)
 	const char *fake = getenv("SHIM_INTERRUPTS");
 
 	return real(fake && !strcmp(path, "/proc/interrupts") ? fake : path, mode);
+}
+
+struct dirent *readdir(DIR *dir)
+{
+	struct dirent *(*real)(DIR *dir) = next("readdir");
+	struct dirent *entry = real(dir);
+
+	while (entry && getenv("SHIM_NO_RPS") && !strncmp(entry->d_name, "rx-", 3))
+		entry = real(dir);
+	return entry;
 }
 
 /* 0, or the negative errno with which the module refuses. */
