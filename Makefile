@@ -40,7 +40,7 @@ help:
 	@echo 'make check-fuzz   calls and packets at random, on kernels with KASAN'
 	@echo 'make check-stress long loads: the module, CPUs and namespaces come and go; leaks'
 	@echo 'make check-foreign other projects'"'"' test suites, without fastsocket and with it'
-	@echo 'make bench-connect what connect() costs when ports run short, in VMs'
+	@echo 'make bench        measure stock, SO_REUSEPORT and fastsocket side by side; a report'
 	@echo 'make lint         sparse, checkpatch and man page checks'
 	@echo 'make clean        remove what was built'
 
@@ -186,8 +186,10 @@ check-foreign:
 	@FASTSOCKET_FOREIGN=$$(tests/foreign/prepare $(KERNELS)) && export FASTSOCKET_FOREIGN && \
 		tests/check --timeout 20000 --only 'foreign/*.t' $(KERNELS)
 
-bench-connect: setup
-	@benchmarks/connect/run $(KERNELS)
+# QUICK=1 takes less than 10 minutes; BENCH names some, or --host.
+bench:
+	@tests/setup bench
+	@benchmarks/run $(BENCH)
 
 demo: setup
 	@tests/demo/demo
@@ -202,4 +204,4 @@ clean:
 
 .PHONY: all help kmod kmod-build nic nic-build kdir user install install-user uninstall \
 	dkms-source dkms-install dkms-uninstall vm-modules test-programs setup check \
-	check-debug check-fuzz check-stress check-foreign bench-connect demo lint clean
+	check-debug check-fuzz check-stress check-foreign bench bench-programs demo lint clean

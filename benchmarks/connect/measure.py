@@ -12,11 +12,8 @@ import os
 import statistics
 import sys
 
-here = os.path.dirname(os.path.abspath(__file__))
-tree = os.path.join(here, "..", "..")
-sys.path.insert(0, os.path.join(tree, "tests", "kmod"))
-os.environ.setdefault("FASTSOCKET_KO", os.path.join(
-    tree, "build", "kmod-" + os.uname().release, "fastsocket.ko"))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from bench import tree, write  # noqa: E402
 from fstest import *  # noqa: E402,F403 pylint: disable=W,C
 
 PROGRAM = os.path.join(tree, "build", "connect")
@@ -82,6 +79,8 @@ def main():
     first = None
     for level, times in measure(ports).items():
         stock, local = map(statistics.median, times)
+        write("connect", occupancy=level, ports=ports, stock_ns=stock, local_ns=local,
+              stock_all=times[0], local_all=times[1])
         first = first or (stock, local)
         print("%6d %% %12.0f %7.2fx %12.0f %7.2fx %9.1fx" % (
             level, stock, stock / first[0], local, local / first[1], stock / local),

@@ -1,0 +1,37 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""What a reload costs: requests that fail while nginx reloads under load, with its
+own SO_REUSEPORT, with that and tcp_migrate_req, and with fastsocket, and while its
+workers are killed. The test of the same name is tests/servers/churn.t.
+
+usage: churn.py REPETITIONS RELOADS"""
+
+import os
+import sys
+
+from bench import load, say, tree, write
+
+sys.path.insert(0, os.path.join(tree, "tests", "servers"))
+from importlib.machinery import SourceFileLoader  # noqa: E402
+
+os.environ.setdefault("FASTSOCKET_LIB", tree + "/preload/libfsocket.so")
+churn = SourceFileLoader("churn", tree + "/tests/servers/churn").load_module().churn
+
+
+def main():
+    repetitions, reloads = map(int, sys.argv[1:3])
+    load()
+    for repetition in range(1, repetitions + 1):
+        for kind in "reload", "kill":
+            for mode in "plain", "reuseport", "migrate", "fastsocket":
+                result = churn(mode, kind, reloads)
+                write("churn", design={"plain": "stock"}.get(mode, mode), kind=kind,
+                      repetition=repetition, count=reloads, requests=result["requests"],
+                      failed=result["failed"],
+                      failed_per_1000=1000 * result["failed"] / reloads)
+                say("%s, %d x %s: %d of %d requests failed" % (
+                    mode, reloads, kind, result["failed"],
+                    result["requests"] + result["failed"]))
+
+
+main()

@@ -1,0 +1,51 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""In the virtual machine: have the servers of one workload work in each design in
+turn, and mark a window of each for the sharing meter.
+
+usage: measure.py WORKLOAD CORES CLIENTS REPETITIONS CONNECTIONS DESIGN...
+
+A window begins when the same number of connections has gone by without one. How
+many it has, the meter counts: the steps (see sharing.c)."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from bench import (DESIGNS, Wire, clients, peer, run, say, server, sysctl,  # noqa: E402
+                   tree, wait_opened)
+
+MARK = tree + "/build/mark"
+SECONDS = 600
+
+
+def main():
+    workload, *numbers = sys.argv[1:6]
+    cores, others, repetitions, connections = map(int, numbers)
+    # What watches for time is not to be measured.
+    for name in "kernel.watchdog", "kernel.numa_balancing":
+        with contextlib.suppress(FileNotFoundError):
+            sysctl(name, 0)
+    with contextlib.ExitStack() as stack:
+        wire = Wire(stack, cores, others)
+        # All but the servers, and this program, too.
+        os.sched_setaffinity(0, range(cores, cores + others))
+        stack.enter_context(peer(wire, workload))
+        # The meter reads it when it is told to watch.
+        shutil.copy("/proc/kallsyms", os.environ["OUT"] + "/kallsyms")
+        subprocess.run([MARK, "watch"], check=True)
+        for repetition in range(1, repetitions + 1):
+            for design in sys.argv[6:]:
+                with server(wire, workload, design), clients(wire, workload, 4 * cores):
+                    wait_opened(workload, connections, SECONDS)
+                    subprocess.run([MARK, "begin", str(DESIGNS.index(design) + 1)], check=True)
+                    wait_opened(workload, connections, SECONDS)
+                    subprocess.run([MARK, "end"], check=True)
+                say("%s, %d cores: %s, %d of %d" % (workload, cores, design, repetition,
+                                                   repetitions))
+
+
+main()
