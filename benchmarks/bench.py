@@ -24,8 +24,8 @@ for part in "servers", "kmod":
 os.environ.setdefault("FASTSOCKET_KO", "%s/build/kmod-%s/fastsocket.ko" % (tree, os.uname().release))
 os.environ.setdefault("FASTSOCKET_NIC_KO", "%s/build/nic-%s/rssnic.ko" % (tree, os.uname().release))
 os.environ.setdefault("FASTSOCKET_LOAD", tree + "/build/load")
-from fstest import (filed, libc, load, nic_load, nic_param, nic_wire, run,  # noqa: E402
-                    sysctl, table, wait_for)
+from fstest import (libc, load, nic_load, nic_param, nic_wire, run,  # noqa: E402
+                    table, wait_for)
 from nginx import Load, Nginx, placed  # noqa: E402
 from proxy import Haproxy, backend  # noqa: E402
 

@@ -10,7 +10,8 @@ import os
 import sys
 import time
 
-from bench import SUBNET, Ping, Wire, filed, placed, run, say, server, sysctl, wait_for, write
+from bench import SUBNET, Ping, Wire, placed, say, server, write
+from fstest import filed, run, sysctl, wait_for
 
 ACTIVE = 1000
 PORTS = 60000       # that one address has

@@ -15,8 +15,8 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
-from bench import (DESIGNS, Wire, clients, peer, run, say, server, sysctl,  # noqa: E402
-                   tree, wait_opened)
+from bench import DESIGNS, Wire, clients, peer, say, server, tree, wait_opened  # noqa: E402
+from fstest import sysctl  # noqa: E402
 
 MARK = tree + "/build/mark"
 SECONDS = 600

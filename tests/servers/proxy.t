@@ -11,8 +11,8 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../kmod"))
-from fstest import (Delta, case, filed, in_netns, load, main, nic_wire, run,  # noqa: E402
-                    subnet6, sysctl, table, wait_for, wire)
+from fstest import (QUARANTINE, SLOW, Delta, case, filed, in_netns, load,  # noqa: E402
+                    main, nic_wire, run, subnet6, sysctl, table, wait_for, wire)
 from nginx import Load, Nginx, with_library  # noqa: E402
 from proxy import Haproxy, PacketWitness, backend  # noqa: E402
 
