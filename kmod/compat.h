@@ -108,13 +108,18 @@ static inline void fs_copy_inet_flags(struct sock *to, const struct sock *from)
 }
 
 #if IS_ENABLED(CONFIG_IPV6)
-/* IPv6 options that moved into inet_flags in 6.7. */
+/* IPv6 options that moved into inet_flags in 6.7, or have been bit-fields until then. */
 static inline void fs_copy_inet6_flags(struct sock *to, const struct sock *from)
 {
-#ifndef FS_HAVE_INET_FLAGS
 	struct ipv6_pinfo *t = inet6_sk(to);
 	const struct ipv6_pinfo *f = inet6_sk(from);
 
+#ifdef FS_HAVE_INET_FLAGS
+	WRITE_ONCE(t->hop_limit, READ_ONCE(f->hop_limit));
+	WRITE_ONCE(t->mcast_hops, READ_ONCE(f->mcast_hops));
+#else
+	t->hop_limit = f->hop_limit;
+	t->mcast_hops = f->mcast_hops;
 	t->mc_loop = f->mc_loop;
 	t->recverr = f->recverr;
 	t->sndflow = f->sndflow;

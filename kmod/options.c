@@ -54,30 +54,36 @@ int fs_options_check(const struct sock *sk)
 	return 0;
 }
 
+/*
+ * Later kernels set many options without the socket's lock, and all of them are
+ * looked at without it.
+ */
+#define FS_COPY(to, from, option)	WRITE_ONCE((to)->option, READ_ONCE((from)->option))
+
 static void fs_copy_sock(struct sock *to, const struct sock *from)
 {
 	to->sk_flags = (to->sk_flags & ~FS_SOCK_FLAGS) |
 		       (from->sk_flags & FS_SOCK_FLAGS);
-	to->sk_lingertime = from->sk_lingertime;
+	FS_COPY(to, from, sk_lingertime);
 	to->sk_rcvbuf = from->sk_rcvbuf;
 	to->sk_sndbuf = from->sk_sndbuf;
 	to->sk_userlocks = from->sk_userlocks;
-	to->sk_rcvlowat = from->sk_rcvlowat;
-	to->sk_rcvtimeo = from->sk_rcvtimeo;
-	to->sk_sndtimeo = from->sk_sndtimeo;
-	to->sk_priority = from->sk_priority;
-	to->sk_mark = from->sk_mark;
-	to->sk_max_pacing_rate = from->sk_max_pacing_rate;
-	to->sk_pacing_rate = from->sk_pacing_rate;
-	to->sk_pacing_status = from->sk_pacing_status;
-	to->sk_tsflags = from->sk_tsflags;
-	to->sk_txrehash = from->sk_txrehash;
+	FS_COPY(to, from, sk_rcvlowat);
+	FS_COPY(to, from, sk_rcvtimeo);
+	FS_COPY(to, from, sk_sndtimeo);
+	FS_COPY(to, from, sk_priority);
+	FS_COPY(to, from, sk_mark);
+	FS_COPY(to, from, sk_max_pacing_rate);
+	FS_COPY(to, from, sk_pacing_rate);
+	FS_COPY(to, from, sk_pacing_status);
+	FS_COPY(to, from, sk_tsflags);
+	FS_COPY(to, from, sk_txrehash);
 	to->sk_uid = from->sk_uid;
-	to->sk_bound_dev_if = from->sk_bound_dev_if;
+	FS_COPY(to, from, sk_bound_dev_if);
 #ifdef CONFIG_NET_RX_BUSY_POLL
-	to->sk_ll_usec = from->sk_ll_usec;
-	to->sk_prefer_busy_poll = from->sk_prefer_busy_poll;
-	to->sk_busy_poll_budget = from->sk_busy_poll_budget;
+	FS_COPY(to, from, sk_ll_usec);
+	FS_COPY(to, from, sk_prefer_busy_poll);
+	FS_COPY(to, from, sk_busy_poll_budget);
 #endif
 }
 
@@ -86,14 +92,14 @@ static void fs_copy_inet(struct sock *to, const struct sock *from)
 	struct inet_sock *t = inet_sk(to);
 	const struct inet_sock *f = inet_sk(from);
 
-	t->tos = f->tos;
-	t->uc_ttl = f->uc_ttl;
-	t->min_ttl = f->min_ttl;
-	t->mc_ttl = f->mc_ttl;
-	t->pmtudisc = f->pmtudisc;
-	t->uc_index = f->uc_index;
-	t->mc_index = f->mc_index;
-	t->mc_addr = f->mc_addr;
+	FS_COPY(t, f, tos);
+	FS_COPY(t, f, uc_ttl);
+	FS_COPY(t, f, min_ttl);
+	FS_COPY(t, f, mc_ttl);
+	FS_COPY(t, f, pmtudisc);
+	FS_COPY(t, f, uc_index);
+	FS_COPY(t, f, mc_index);
+	FS_COPY(t, f, mc_addr);
 	fs_copy_inet_flags(to, from);
 
 #if IS_ENABLED(CONFIG_IPV6)
@@ -102,14 +108,12 @@ static void fs_copy_inet(struct sock *to, const struct sock *from)
 		const struct ipv6_pinfo *f6 = inet6_sk(from);
 
 		t6->tclass = f6->tclass;
-		t6->hop_limit = f6->hop_limit;
-		t6->mcast_hops = f6->mcast_hops;
-		t6->min_hopcount = f6->min_hopcount;
+		FS_COPY(t6, f6, min_hopcount);
 		t6->pmtudisc = f6->pmtudisc;
 		t6->srcprefs = f6->srcprefs;
 		t6->frag_size = f6->frag_size;
-		t6->ucast_oif = f6->ucast_oif;
-		t6->mcast_oif = f6->mcast_oif;
+		FS_COPY(t6, f6, ucast_oif);
+		FS_COPY(t6, f6, mcast_oif);
 		t6->sticky_pktinfo = f6->sticky_pktinfo;
 		t6->rxopt.all = f6->rxopt.all;
 		fs_copy_inet6_flags(to, from);
@@ -124,25 +128,25 @@ static void fs_copy_tcp(struct sock *to, const struct sock *from)
 	struct tcp_sock *t = tcp_sk(to);
 	const struct tcp_sock *f = tcp_sk(from);
 
-	ti->icsk_syn_retries = fi->icsk_syn_retries;
-	ti->icsk_user_timeout = fi->icsk_user_timeout;
-	ti->icsk_rto_min = fi->icsk_rto_min;
-	ti->icsk_delack_max = fi->icsk_delack_max;
+	FS_COPY(ti, fi, icsk_syn_retries);
+	FS_COPY(ti, fi, icsk_user_timeout);
+	FS_COPY(ti, fi, icsk_rto_min);
+	FS_COPY(ti, fi, icsk_delack_max);
 	ti->icsk_ack.pingpong = fi->icsk_ack.pingpong;
-	fs_queue(to)->rskq_defer_accept = fs_queue(from)->rskq_defer_accept;
-	fs_queue(to)->fastopenq.max_qlen = fs_queue(from)->fastopenq.max_qlen;
+	FS_COPY(fs_queue(to), fs_queue(from), rskq_defer_accept);
+	FS_COPY(fs_queue(to), fs_queue(from), fastopenq.max_qlen);
 
 	t->nonagle = f->nonagle;
 	t->thin_lto = f->thin_lto;
 	t->recvmsg_inq = f->recvmsg_inq;
 	t->fastopen_no_cookie = f->fastopen_no_cookie;
 	t->save_syn = f->save_syn;
-	t->keepalive_time = f->keepalive_time;
-	t->keepalive_intvl = f->keepalive_intvl;
-	t->keepalive_probes = f->keepalive_probes;
-	t->linger2 = f->linger2;
-	t->notsent_lowat = f->notsent_lowat;
-	t->window_clamp = f->window_clamp;
+	FS_COPY(t, f, keepalive_time);
+	FS_COPY(t, f, keepalive_intvl);
+	FS_COPY(t, f, keepalive_probes);
+	FS_COPY(t, f, linger2);
+	FS_COPY(t, f, notsent_lowat);
+	FS_COPY(t, f, window_clamp);
 	t->rx_opt.user_mss = f->rx_opt.user_mss;
 	t->tcp_tx_delay = f->tcp_tx_delay;
 #ifdef CONFIG_BPF
