@@ -340,6 +340,28 @@ static pid_t irqbalance_pid(void)
 	return pid;
 }
 
+/*
+ * It dies (SIGPIPE) of an answer that nobody can get any more: where it is late, a
+ * process stays behind until it has answered.
+ */
+static void wait_behind(int fd)
+{
+	char rest[256];
+	int saved = errno;
+
+	if (fork()) {
+		errno = saved;
+		return;
+	}
+	setsid();
+	close(STDIN_FILENO);
+	close(STDOUT_FILENO);
+	close(STDERR_FILENO);
+	while (read(fd, rest, sizeof(rest)) > 0 || errno == EAGAIN || errno == EINTR)
+		errno = 0;
+	_exit(0);
+}
+
 static int irqbalance_ask(struct nic *nic, const char *request, char *answer, size_t size)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
@@ -353,7 +375,7 @@ static int irqbalance_ask(struct nic *nic, const char *request, char *answer, si
 		.msg_control = control.buf, .msg_controllen = sizeof(control.buf),
 	};
 	struct ucred me = { getpid(), geteuid(), getegid() };
-	struct timeval limit = { .tv_sec = 5 };
+	struct timeval limit = { .tv_sec = 10 };
 	struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
 	size_t len = 0;
 	ssize_t n = -1;
@@ -369,11 +391,15 @@ static int irqbalance_ask(struct nic *nic, const char *request, char *answer, si
 	if (fd < 0)
 		return -errno;
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+	/* For connect(), as few may wait to be accepted. */
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
 	if (!connect(fd, (struct sockaddr *)&addr, sizeof(addr)) &&
 	    sendmsg(fd, &msg, MSG_NOSIGNAL) >= 0) {
 		/* It closes when it is done, with or without an answer. */
 		while (len < size - 1 && (n = read(fd, answer + len, size - 1 - len)) > 0)
 			len += n;
+		if (n < 0 && errno == EAGAIN)
+			wait_behind(fd);
 	}
 	answer[len] = '\0';
 	n = n < 0 ? -errno : 0;

@@ -286,7 +286,7 @@ def status_watch(stack):
     """fastsocket status --watch --json gives a line a second, with rates from the second on."""
     nginx(stack, fastsocket=True)
     tool = os.environ["FASTSOCKET_TOOL"]
-    out = run("timeout", "2", tool, "status", "--json", "--watch=0.3", check=False)
+    out = run("timeout", str(2 * SLOW), tool, "status", "--json", "--watch=0.3", check=False)
     lines = [json.loads(l) for l in out.splitlines()]
     assert len(lines) >= 3 and "rates" in lines[1], out
     assert [c["listeners"] for c in lines[0]["cpus"]] == [1] * 4, lines[0]["cpus"]

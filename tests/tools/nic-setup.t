@@ -537,12 +537,17 @@ def irqbalance_setup(pid, request=b"setup"):
 
 @case
 def irqbalance(stack):
-    """A running irqbalance is told to keep away from the device's interrupts beside those it left alone before, and reset tells it the former list; without its socket, the sentence is what to configure."""
+    """A running irqbalance is told to keep away from the device's interrupts beside those it left alone before, and reset tells it the former list; without its socket, the sentence is what to configure. One that answers too late goes on."""
     os.makedirs("/run/irqbalance", exist_ok=True)
     daemon = subprocess.Popen(["irqbalance", "--foreground"], stdout=subprocess.DEVNULL,
                               stderr=subprocess.DEVNULL)
-    stack.callback(daemon.wait)
-    stack.callback(daemon.kill)
+    def end():
+        if daemon.poll() is not None:
+            print("# irqbalance has ended by itself: %d" % daemon.returncode)
+        daemon.kill()
+        daemon.wait()
+
+    stack.callback(end)
     path = "/run/irqbalance/irqbalance%d.sock" % daemon.pid
     wait_for(lambda: os.path.exists(path), 20)
     card(stack)
@@ -557,6 +562,13 @@ def irqbalance(stack):
     nic("reset", "nic0")
     banned = {int(n) for n in re.findall(r"IRQ (\d+)", irqbalance_setup(daemon.pid))}
     assert banned == {1, 8}, banned
+    os.kill(daemon.pid, signal.SIGSTOP)
+    notes = nic("setup", "nic0", "--steer", "ntuple")[1]
+    os.kill(daemon.pid, signal.SIGCONT)
+    assert "does not answer" in notes, notes
+    time.sleep(1)
+    assert daemon.poll() is None, "the answer that came late has killed it"
+    nic("reset", "nic0")
     full = list(range(200, 319))
     irqbalance_setup(daemon.pid, ("settings ban irqs " + " ".join(map(str, full))).encode())
     notes = nic("setup", "nic0", "--steer", "ntuple")[1]
