@@ -136,6 +136,7 @@ struct rss {
  * @xdp_id, @xdp_native: our program
  * @irqbalance: its process, 0 if it does not run
  * @irqbalance_silent: why it cannot be talked to, "" if it can
+ * @irqbalance_late: it has not answered in time, and is not asked again
  * State that is kept in the file, see nic_state.c:
  * @rules: ntuple rules that setup has made
  * @xdp_cpus: what our XDP program has been given
@@ -167,6 +168,7 @@ struct nic {
 	size_t n_irqs;
 	pid_t irqbalance;
 	char irqbalance_silent[256];
+	bool irqbalance_late;
 
 	struct rule *rules;
 	size_t n_rules;

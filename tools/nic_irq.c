@@ -381,6 +381,9 @@ static int irqbalance_ask(struct nic *nic, const char *request, char *answer, si
 	ssize_t n = -1;
 	int fd;
 
+	/* Once is enough. */
+	if (nic->irqbalance_late)
+		return -EAGAIN;
 	cmsg->cmsg_level = SOL_SOCKET;
 	cmsg->cmsg_type = SCM_CREDENTIALS;
 	cmsg->cmsg_len = CMSG_LEN(sizeof(me));
@@ -403,6 +406,7 @@ static int irqbalance_ask(struct nic *nic, const char *request, char *answer, si
 	}
 	answer[len] = '\0';
 	n = n < 0 ? -errno : 0;
+	nic->irqbalance_late = n == -EAGAIN;
 	close(fd);
 	return n;
 }
