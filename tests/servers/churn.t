@@ -17,6 +17,9 @@ churn = importlib.util.module_from_spec(importlib.util.spec_from_loader("churn",
 loader.exec_module(churn)
 
 
+COUNT = int(200 / SLOW)
+
+
 def run_churn(kind, count):
     d = Delta()
     result = churn.churn("fastsocket", kind, count, clients=4)
@@ -32,13 +35,13 @@ def run_churn(kind, count):
 @case
 def reloads(stack):
     """200 reloads under load: 0 failed requests."""
-    run_churn("reload", 200)
+    run_churn("reload", COUNT)
 
 
 @case
 def kills(stack):
     """200 workers killed under load: 0 failed requests; what waited for them has moved."""
-    assert run_churn("kill", 200).moved > 0
+    assert run_churn("kill", COUNT).moved > 0
 
 
 load()
