@@ -304,13 +304,15 @@ def syn_flood(stack):
         for cpu in range(2):
             with on_cpu(cpu):
                 flood(port, 200)
+            # Soon: of a full queue, the kernel lets requests go early.
+            queues = {row["cpu"]: int(row["half_open"]) for row in listeners_of(port)}
+            assert queues[str(cpu)] >= 16, queues
         for cpu in range(4):
             client = connect(stack, "127.0.0.1", port, cpu, timeout=3)
             server = locals_[cpu].take() or take(parent)
             assert server, (round_, cpu)
             talk(client, server)
             server.close()
-    assert int(dict((r["cpu"], r["half_open"]) for r in listeners_of(port))["0"]) >= 16
 
 
 @case
