@@ -127,6 +127,7 @@ def start_nginx(design, cores):
 def start_haproxy(design, cores):
     server = Haproxy(SERVER, PORT, CLIENT, 8080, threads=cores,
                      main="cpu-map auto:1/1-%d %s" % (cores, cpus(0, cores)),
+                     spread=design == "stock",
                      shards="by-thread" if design in ("reuseport", "cbpf") else "1",
                      command=prefix(design))
     if design == "cbpf":

@@ -17,6 +17,7 @@ from nginx import Nginx, placed
 CONFIG = """
 global
     nbthread {threads}
+    tune.listener.multi-queue {spread}
     {main}
     stats socket {dir}/sock mode 600 level admin
 defaults
@@ -38,12 +39,14 @@ class Haproxy:
     """Start on construction, stop() at the end."""
 
     def __init__(self, addr, port, server, server_port, threads=4, main="",
-                 backend="", command=(), env=None, shards="1"):
+                 backend="", command=(), env=None, shards="1", spread=False):
+        """With @spread, as by default, threads hand accepted connections to each other."""
         self.dir = tempfile.mkdtemp(prefix="fs-haproxy-")
         config = os.path.join(self.dir, "haproxy.cfg")
         with open(config, "w") as f:
             f.write(CONFIG.format(threads=threads, main=main, dir=self.dir, addr=addr,
-                                  port=port, shards=shards, backend=backend, server=server,
+                                  port=port, shards=shards, spread="on" if spread else "off",
+                                  backend=backend, server=server,
                                   server_port=server_port))
         self.log = open(os.path.join(self.dir, "stderr"), "w+")
         self.process = subprocess.Popen([*command, shutil.which("haproxy"), "-f", config],
@@ -74,8 +77,9 @@ class Haproxy:
         shutil.rmtree(self.dir, ignore_errors=True)
 
 
-# The owner is the CPU that accept() or connect() ran on. What comes before
-# accept() is judged when that happens. A socket's memory may be used again.
+# The owner is the CPU that reads from the connection, or has called connect(): a
+# program may accept on one and read on another. What comes before the first read
+# is judged when that happens. A socket's memory may be used again.
 WITNESS = """
 kprobe:sk_filter_trim_cap /((struct sock *)arg0)->__sk_common.skc_net.net->ns.inum == NETWORK &&
                            ((struct sock *)arg0)->sk_protocol == 6/ {
@@ -86,11 +90,11 @@ kprobe:sk_filter_trim_cap /((struct sock *)arg0)->__sk_common.skc_net.net->ns.in
         @early[arg0, cpu]++;
     }
 }
-kretprobe:inet_csk_accept /retval && (comm == "haproxy" || comm == "nginx")/ {
-    @owner[retval] = cpu + 1;
-    @here = sum(@early[retval, cpu]);
+kprobe:tcp_recvmsg /!@owner[arg0] && (comm == "haproxy" || comm == "nginx")/ {
+    @here = sum(@early[arg0, cpu]);
 EARLY
 }
+kprobe:tcp_recvmsg /comm == "haproxy" || comm == "nginx"/ { @owner[arg0] = cpu + 1; }
 kprobe:tcp_v4_connect,
 kprobe:tcp_v6_connect /comm == "haproxy" || comm == "nginx"/ { @owner[arg0] = cpu + 1; }
 kprobe:inet_sock_destruct {
@@ -112,7 +116,7 @@ class PacketWitness:
         network = re.search(r"\d+", os.readlink("/proc/self/ns/net"))[0]
         script = WITNESS.replace("NETWORK", network)
         script = script.replace("EARLY", "\n".join(
-            "    @all = sum(@early[retval, %d]);" % cpu for cpu in cpus))
+            "    @all = sum(@early[arg0, %d]);" % cpu for cpu in cpus))
         script = script.replace("FORGET", "\n".join(
             "    delete(@early[arg0, %d]);" % cpu for cpu in cpus))
         self.trace = subprocess.Popen(
