@@ -11,7 +11,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../kmod"))
-from fstest import (QUARANTINE, SLOW, Delta, case, filed, in_netns, load,  # noqa: E402
+from fstest import (QUARANTINE, SLOW, Delta, Skip, case, filed, in_netns, load,  # noqa: E402
                     main, nic_wire, run, subnet6, sysctl, table, wait_for, wire)
 from nginx import Load, Nginx, with_library  # noqa: E402
 from proxy import Haproxy, PacketWitness, backend  # noqa: E402
@@ -63,7 +63,7 @@ def measure(addr=SUBNET + ".1", clients=16, during=None):
         "active_remote", "active_missed", "connect_local", "connect_stock",
         "accept_local", "accept_remote", "accept_slow")}
     print("# %d requests, %d of %d packets core-local; %s" % (requests, here, packets, counts))
-    assert requests > 50
+    assert requests > 50 / SLOW
     return here, packets, failed, counts
 
 
@@ -77,7 +77,7 @@ def local(addr=SUBNET + ".1"):
     assert n["passive_remote"] + n["active_remote"] <= 0.01 * total, n
     # A request in one batch with the ACK before it comes too early for the table.
     assert n["passive_missed"] + n["active_missed"] <= 0.1 * total, n
-    assert n["connect_stock"] == 0 and n["connect_local"] > 50, n
+    assert n["connect_stock"] == 0 and n["connect_local"] > 50 / SLOW, n
 
 
 def in_mode(mode):
@@ -148,6 +148,8 @@ def source(stack):
 @case
 def stock(stack):
     """Without fastsocket, about one packet in as many as there are CPUs is."""
+    if not witness:
+        raise Skip("nothing sees packets on a kernel with instruments")
     nic_wire(stack, "clients", SUBNET)
     nic(stack, "nic0", "off")
     backend(stack, "clients")
@@ -230,7 +232,7 @@ def churn(stack):
     requests = work(15)
     after = memory()
     print("# %d requests; %s -> %s" % (requests, before, after))
-    assert requests > 100 and after[1] <= before[1] + 5
+    assert requests > 100 / SLOW and after[1] <= before[1] + 5
     # The kernel keeps some free ones of each.
     for name, count in after[0].items():
         assert QUARANTINE or count <= before[0][name] + 200, (name, before, after)
