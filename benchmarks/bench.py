@@ -58,16 +58,24 @@ def cpus(first, count):
     return "%d-%d" % (first, first + count - 1)
 
 
+def modules(stack):
+    """Load the module and that of the card; what was not loaded before goes at the end."""
+    for name, insert in ("fastsocket", load), ("rssnic", nic_load):
+        if not os.path.exists("/sys/module/" + name):
+            stack.callback(run, "rmmod", name, check=False)
+            insert()
+
+
 class Wire:
     """A card each for the servers, on the first @cores, and for the clients, on those behind."""
 
     def __init__(self, stack, cores, clients):
         self.cores, self.clients = cores, clients
         self.client_cpus = cpus(cores, clients)
-        nic_load()
+        modules(stack)
         nic_param("dma", 1)
+        stack.callback(nic_param, "dma", 0)
         nic_wire(stack, "clients", SUBNET)
-        load()
         self.steer("off", cores)
         run(*placed("clients"), TOOL, "nic", "setup", "--steer", "off",
             "--cpus", self.client_cpus, "eth0")

@@ -6,10 +6,12 @@ workers are killed. The test of the same name is tests/servers/churn.t.
 
 usage: churn.py REPETITIONS RELOADS"""
 
+import contextlib
 import os
 import sys
 
-from bench import load, say, tree, write
+from bench import modules, say, tree, write
+from fstest import sysctl_for
 
 sys.path.insert(0, os.path.join(tree, "tests", "servers"))
 from importlib.machinery import SourceFileLoader  # noqa: E402
@@ -20,7 +22,13 @@ churn = SourceFileLoader("churn", tree + "/tests/servers/churn").load_module().c
 
 def main():
     repetitions, reloads = map(int, sys.argv[1:3])
-    load()
+    with contextlib.ExitStack() as stack:
+        modules(stack)
+        sysctl_for(stack, "net.ipv4.tcp_migrate_req", 0)
+        measure(repetitions, reloads)
+
+
+def measure(repetitions, reloads):
     for repetition in range(1, repetitions + 1):
         for kind in "reload", "kill":
             for mode in "plain", "reuseport", "migrate", "fastsocket":

@@ -12,7 +12,7 @@ import sys
 import time
 
 from bench import SUBNET, Ping, Wire, placed, say, server, write
-from fstest import filed, run, sysctl, wait_for
+from fstest import filed, run, sysctl_for, wait_for
 
 ACTIVE = 1000
 PORTS = 60000       # that one address has
@@ -40,8 +40,8 @@ def main():
     cores, others, repetitions, seconds, count = map(int, sys.argv[1:6])
     sources = [SUBNET + ".%d" % (10 + n) for n in range((count + ACTIVE) // PORTS + 1)]
     with contextlib.ExitStack() as stack:
-        sysctl("fs.nr_open", 1 << 20)
-        sysctl("fs.file-max", 4 << 20)
+        sysctl_for(stack, "fs.nr_open", 1 << 20)
+        sysctl_for(stack, "fs.file-max", 4 << 20)
         wire = Wire(stack, cores, others)
         os.sched_setaffinity(0, range(cores, cores + others))
         for source in sources:
