@@ -186,7 +186,7 @@ check-foreign:
 	@FASTSOCKET_FOREIGN=$$(tests/foreign/prepare $(KERNELS)) && export FASTSOCKET_FOREIGN && \
 		tests/check --timeout 20000 --only 'foreign/*.t' $(KERNELS)
 
-# QUICK=1 takes less than 10 minutes; BENCH names some, or --host.
+# QUICK=1 does less of each; BENCH names some, or --host.
 bench:
 	@tests/setup bench
 	@benchmarks/run $(BENCH)

@@ -21,9 +21,6 @@ import time
 tree = os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 for part in "servers", "kmod":
     sys.path.insert(0, os.path.join(tree, "tests", part))
-os.environ.setdefault("FASTSOCKET_KO", "%s/build/kmod-%s/fastsocket.ko" % (tree, os.uname().release))
-os.environ.setdefault("FASTSOCKET_NIC_KO", "%s/build/nic-%s/rssnic.ko" % (tree, os.uname().release))
-os.environ.setdefault("FASTSOCKET_LOAD", tree + "/build/load")
 from fstest import (libc, load, nic_load, nic_param, nic_wire, run,  # noqa: E402
                     table, wait_for)
 from nginx import Load, Nginx, placed  # noqa: E402
@@ -144,8 +141,12 @@ def start_haproxy(design, cores):
 
 
 def start_echo(design, cores, *keep):
-    mode = {"reuseport": "own", "cbpf": "percpu"}.get(design, "shared")
-    return Program(*prefix(design), ECHO, "serve", mode, str(PORT), "0", str(cores), *keep)
+    mode = "own" if design in ("reuseport", "cbpf") else "shared"
+    program = Program(*prefix(design), ECHO, "serve", mode, str(PORT), "0", str(cores), *keep)
+    if design == "cbpf":
+        wait_for(listens, 60)
+        select_by_core(program.process.pid, PORT)
+    return program
 
 
 def start_pong(design, cores):

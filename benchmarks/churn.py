@@ -16,7 +16,6 @@ from fstest import sysctl_for
 sys.path.insert(0, os.path.join(tree, "tests", "servers"))
 from importlib.machinery import SourceFileLoader  # noqa: E402
 
-os.environ.setdefault("FASTSOCKET_LIB", tree + "/preload/libfsocket.so")
 churn = SourceFileLoader("churn", tree + "/tests/servers/churn").load_module().churn
 
 

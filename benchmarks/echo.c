@@ -3,10 +3,9 @@
  * The least that a server and a client can do: accept, echo, close; connect,
  * close. One process for each CPU, bound to it.
  *
- * usage: echo serve shared|own|percpu PORT FIRST-CPU CPUS [keep]
- *		one listener for all; one for each, in a SO_REUSEPORT group; the
- *		same, with a program that selects the listener of the packet's CPU.
- *		With "keep", as many echoes as the client likes
+ * usage: echo serve shared|own PORT FIRST-CPU CPUS [keep]
+ *		one listener for all; one for each, in a SO_REUSEPORT group. With
+ *		"keep", as many echoes as the client likes
  *	  echo connect ADDRESS PORT FIRST-CPU CPUS
  *
  * Until a signal ends them. The echo is the body of a HTTP answer, so that a
@@ -16,7 +15,6 @@
 #include <arpa/inet.h>
 #include <err.h>
 #include <errno.h>
-#include <linux/filter.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -58,19 +56,6 @@ static int start_listener(bool reuseport)
 	if (bind(fd, (struct sockaddr *)&address, sizeof(address)) || listen(fd, BACKLOG))
 		err(1, "listen");
 	return fd;
-}
-
-/* The group's listeners are numbered as they were made, from CPU 0 on. */
-static void select_by_cpu(int fd)
-{
-	struct sock_filter code[] = {
-		{ BPF_LD | BPF_W | BPF_ABS, 0, 0, SKF_AD_OFF + SKF_AD_CPU },
-		{ BPF_RET | BPF_A, 0, 0, 0 },
-	};
-	struct sock_fprog program = { .len = 2, .filter = code };
-
-	if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, sizeof(program)))
-		err(1, "SO_ATTACH_REUSEPORT_CBPF");
 }
 
 static void echo(int fd)
@@ -134,15 +119,14 @@ int main(int argc, char **argv)
 {
 	bool serves = argc >= 6 && !strcmp(argv[1], "serve");
 	bool shared = serves && !strcmp(argv[2], "shared");
-	bool percpu = serves && !strcmp(argv[2], "percpu");
 	struct rlimit files = { 1 << 20, 1 << 20 };
 	int first, cpus, listener[CPU_SETSIZE];
 
 	keep = serves && argc == 7 && !strcmp(argv[6], "keep");
 	if (argc != 6 + keep || (!serves && strcmp(argv[1], "connect")) ||
 	    (!serves && inet_pton(AF_INET, argv[2], &address.sin_addr) != 1) ||
-	    (serves && !shared && !percpu && strcmp(argv[2], "own")))
-		errx(2, "usage: echo serve shared|own|percpu PORT FIRST-CPU CPUS [keep] | echo connect ADDRESS PORT FIRST-CPU CPUS");
+	    (serves && !shared && strcmp(argv[2], "own")))
+		errx(2, "usage: echo serve shared|own PORT FIRST-CPU CPUS [keep] | echo connect ADDRESS PORT FIRST-CPU CPUS");
 	address.sin_port = htons(atoi(argv[3]));
 	first = atoi(argv[4]);
 	cpus = atoi(argv[5]);
@@ -153,8 +137,6 @@ int main(int argc, char **argv)
 		warn("setrlimit");
 	for (int i = 0; serves && i < cpus; i++)
 		listener[i] = i && shared ? listener[0] : start_listener(!shared);
-	if (percpu)
-		select_by_cpu(listener[0]);
 	for (int i = 0; i < cpus; i++) {
 		pid_t pid = fork();
 

@@ -70,6 +70,13 @@ class Plot:
                            yerr=[low, high], label=design, color=COLOURS.get(design),
                            marker="o", capsize=3)
 
+    def designs(self, points):
+        """A line for each design in @points: (design, x, values)."""
+        for design in DESIGNS:
+            own = [(x, of) for d, x, of in points if d == design]
+            if own:
+                self.line(design, own)
+
     def html(self):
         if not self.axes.get_xscale() == "log":
             self.axes.set_ylim(bottom=0)
@@ -144,11 +151,8 @@ def sharing(rows, directory):
     for workload in sorted({key[0] for key in by}):
         plot = Plot(directory, "sharing-" + workload, workload, "cores",
                     "transfers per connection")
-        for design in DESIGNS:
-            points = [(cores, values(runs, "xfer")) for (w, cores, d), runs in by.items()
-                      if (w, d) == (workload, design)]
-            if points:
-                plot.line(design, points)
+        plot.designs([(design, cores, values(runs, "xfer"))
+                      for (w, cores, design), runs in by.items() if w == workload])
         parts.append(plot)
     parts.append(projection(by))
     return parts
@@ -212,11 +216,8 @@ def rate(rows, directory):
     parts.append(table)
     for workload in sorted({key[0] for key in by}):
         plot = Plot(directory, "rate-" + workload, workload, "cores", "requests/s")
-        for design in DESIGNS:
-            points = [(cores, values(runs, "requests_per_s"))
-                      for (w, cores, d), runs in by.items() if (w, d) == (workload, design)]
-            if points:
-                plot.line(design, points)
+        plot.designs([(design, cores, values(runs, "requests_per_s"))
+                      for (w, cores, design), runs in by.items() if w == workload])
         parts.append(plot)
     return parts
 
@@ -247,10 +248,8 @@ def pingpong(rows, directory):
                   ratio(values(runs, "echoes_per_s"),
                         values(by[count, "stock"], "echoes_per_s")),
                   *("%.0f" % statistics.median(values(runs, p)) for p in ("p50", "p99", "p99.9")))
-    for design in DESIGNS:
-        points = [(count, values(runs, "p99")) for (count, d), runs in by.items() if d == design]
-        if points:
-            plot.line(design, points)
+    plot.designs([(design, count, values(runs, "p99"))
+                  for (count, design), runs in by.items()])
     return [table, plot]
 
 

@@ -24,6 +24,9 @@ import re
 import statistics
 import sys
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from bench import DESIGNS  # noqa: E402
+
 # In addition to what the plugin counts apart: the idle loop and what runs from it,
 # and the tick's remains outside its interrupt. They belong to no connection.
 APART = re.compile(r"""^(
@@ -49,11 +52,9 @@ WAITING = re.compile(r"""^(
 
 METRICS = ("instructions", "xfer", "m2")
 
-# As benchmarks/bench.py numbers them.
-DESIGNS = dict(enumerate(("stock", "reuseport", "cbpf", "fastsocket"), 1))
-
 
 def read_meter(path):
+    """JSON objects; one may go over several lines."""
     with open(path) as file:
         text = file.read()
     decoder, at = json.JSONDecoder(), text.find("{")
@@ -203,7 +204,8 @@ def main():
     for window in read_meter(os.path.join(args.dir, "meter")):
         if window["cut"]:
             sys.exit("profile.py: the last window has no end")
-        groups.setdefault(DESIGNS[window["number"]], []).append(
+        # As measure.py numbers them.
+        groups.setdefault(DESIGNS[window["number"] - 1], []).append(
             (*read_window(window, symbols), window))
     if not groups:
         sys.exit("profile.py: the meter has seen no window")
@@ -217,4 +219,5 @@ def main():
                          symbols)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -27,6 +27,13 @@ PORT_REPLACE, PORT_RELEASE = 1, 2
 CPU_ANY = -1
 CLONE_NEWNET = 0x40000000
 
+# What tests/vm/suite names; others take what the build leaves.
+tree = os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
+for name_, path_ in (("KO", "build/kmod-%s/fastsocket.ko" % os.uname().release),
+                     ("NIC_KO", "build/nic-%s/rssnic.ko" % os.uname().release),
+                     ("LOAD", "build/load"), ("LIB", "preload/libfsocket.so")):
+    os.environ.setdefault("FASTSOCKET_" + name_, os.path.join(tree, path_))
+
 # How many times as long as usual things may take.
 SLOW = float(os.environ.get("FASTSOCKET_SLOW", 1))
 
