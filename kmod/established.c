@@ -6,12 +6,16 @@
  * An entry holds a reference on its socket, and nothing of the socket is
  * changed: whatever else happens to it (kTLS, sockmap, IPV6_ADDRFORM, listen()
  * after a disconnect) does not concern the table, and unloading drops the
- * references. The price is that a closed socket is freed up to FS_ENDING_TICK
- * later. The packets that end a connection come through the table, so it
- * knows which sockets to look at; one that ends without a packet is found by
- * going round all of them, slowly where little comes and goes: several are looked
- * at for each that has come and not gone, so that the dead remain a fraction of
- * the table.
+ * references. The price is that a closed socket is freed later: when the next
+ * connections of its CPU end, or after FS_ENDING_TICK. The packets that end a
+ * connection come through the table, so it knows which sockets to look at; one
+ * that ends without a packet is found by going round all of them, slowly where
+ * little comes and goes: several are looked at for each that has come and not
+ * gone, so that the dead remain a fraction of the table.
+ *
+ * Sockets of TCP keep their type for a grace period after they are freed
+ * (SLAB_TYPESAFE_BY_RCU), as the stock lookup needs: so does this one. What it
+ * finds may be another connection by then, or none, and is compared again.
  *
  * An index by socket tells of a packet that the stock lookup has found whether
  * its connection has an owner. All CPUs have it in common and seldom meet there,
@@ -32,6 +36,8 @@
 
 /* Between looks at connections that are about to end. */
 #define FS_ENDING_TICK		(HZ / 10)
+/* The longest waiting of them that are looked at when one more comes. */
+#define FS_ENDING_EACH		2U
 /* Looks after which one that has not ended is one of all again. */
 #define FS_ENDING_LOOKS		10
 /* The round looks at this many connections of each CPU a second, or more: */
@@ -47,7 +53,7 @@
 /* Buckets at least: a table grows in a work item, which a burst outruns. */
 #define FS_BUCKETS		4096
 /* Entries to look at before softirqs may run again. */
-#define FS_BATCH		64
+#define FS_BATCH		64U
 
 /* A slab of sockets: 32 KiB, with more than 2 KiB for each. */
 #define FS_SLAB_SHIFT		15
@@ -74,9 +80,10 @@ enum fs_conn_state {
  * struct fs_conn - a connection in the tables
  * @flow: in its core's table; RCU
  * @index: in the index by socket; RCU
- * @list: in its core's list of those in this state; under the core's lock
+ * @list: in its core's list of those in this state, under the core's lock;
+ *	then in one of those to be freed
  * @rcu: for freeing
- * @sk: its socket, held until a grace period after its removal
+ * @sk: its socket, held until its removal
  * @hash: keyed hash of its addresses and ports
  * @born: jiffies when it was filed
  * @cpu: its owner
@@ -111,11 +118,11 @@ struct fs_conn {
  * @filed: those that go on, in the order in which they are looked at
  * @ending: those that have seen a FIN or RST
  * @nending: their number
- * @timer: queues @work
- * @work: looks at @ending, and at some of @filed
- * @looked: jiffies when it did the latter
+ * @timer: looks at @ending, and queues @work
+ * @work: looks at some of @filed
+ * @looked: jiffies when it began to
  * @left: connections that this left in @flows
- * @ticking: @timer is set, or @work is about to set it
+ * @ticking: @timer is set, or about to set itself
  */
 struct fs_core {
 	struct rhashtable flows;
@@ -156,18 +163,34 @@ static unsigned int fs_index_bits __read_mostly;
 static struct kmem_cache *fs_conns;
 static u32 fs_secret __read_mostly;
 
-static u32 fs_hash(const struct net *net, const struct fs_flow *flow)
+static u32 fs_hash4(const struct net *net, __be32 saddr, __be32 daddr, u32 ports)
 {
-	u32 ports = (__force u32)flow->sport << 16 | (__force u32)flow->dport;
+	return jhash_3words((__force u32)saddr, (__force u32)daddr, ports,
+			    fs_secret ^ net_hash_mix(net));
+}
+
+static u32 fs_hash6(const struct net *net, const struct in6_addr *saddr,
+		    const struct in6_addr *daddr, u32 ports)
+{
 	u32 seed = fs_secret ^ net_hash_mix(net);
 
-	if (!flow->v6)
-		return jhash_3words((__force u32)flow->saddr.s6_addr32[0],
-				    (__force u32)flow->daddr.s6_addr32[0],
-				    ports, seed);
-	seed = jhash2((__force const u32 *)flow->saddr.s6_addr32, 4, seed);
-	seed = jhash2((__force const u32 *)flow->daddr.s6_addr32, 4, seed);
+	seed = jhash2((__force const u32 *)saddr->s6_addr32, 4, seed);
+	seed = jhash2((__force const u32 *)daddr->s6_addr32, 4, seed);
 	return jhash_1word(ports, seed);
+}
+
+static u32 fs_hash_ports(__be16 sport, __be16 dport)
+{
+	return (__force u32)sport << 16 | (__force u32)dport;
+}
+
+static u32 fs_hash(const struct net *net, const struct fs_flow *flow)
+{
+	u32 ports = fs_hash_ports(flow->sport, flow->dport);
+
+	if (flow->v6)
+		return fs_hash6(net, &flow->saddr, &flow->daddr, ports);
+	return fs_hash4(net, flow->saddr.s6_addr32[0], flow->daddr.s6_addr32[0], ports);
 }
 
 /* The table has a secret of its own for each size, against chosen hashes. */
@@ -270,15 +293,9 @@ static void fs_index_remove(struct fs_conn *conn)
 	spin_unlock_bh(&bucket->lock);
 }
 
-static void fs_conn_free(struct fs_conn *conn)
-{
-	sock_put(conn->sk);
-	kmem_cache_free(fs_conns, conn);
-}
-
 static void fs_conn_free_rcu(struct rcu_head *rcu)
 {
-	fs_conn_free(container_of(rcu, struct fs_conn, rcu));
+	kmem_cache_free(fs_conns, container_of(rcu, struct fs_conn, rcu));
 }
 
 static void fs_conn_set(struct fs_core *core, struct fs_conn *conn,
@@ -290,13 +307,24 @@ static void fs_conn_set(struct fs_core *core, struct fs_conn *conn,
 	WRITE_ONCE(conn->state, state);
 }
 
-static void fs_conn_remove(struct fs_core *core, struct fs_conn *conn)
+/* To @gone, as the last reference on a socket is not to be put under the lock. */
+static void fs_conn_remove(struct fs_core *core, struct fs_conn *conn,
+			   struct list_head *gone)
 {
 	fs_conn_set(core, conn, FS_CONN_GONE);
-	list_del(&conn->list);
+	list_move(&conn->list, gone);
 	fs_index_remove(conn);
 	rhashtable_remove_fast(&core->flows, &conn->flow, fs_flow_params);
-	call_rcu(&conn->rcu, fs_conn_free_rcu);
+}
+
+static void fs_conns_free(struct list_head *gone)
+{
+	struct fs_conn *conn, *next;
+
+	list_for_each_entry_safe(conn, next, gone, list) {
+		sock_put(conn->sk);
+		call_rcu(&conn->rcu, fs_conn_free_rcu);
+	}
 }
 
 /* Its socket is no connection any more. */
@@ -313,6 +341,30 @@ static bool fs_conn_dead(const struct fs_conn *conn)
 	       (u32)jiffies - conn->born > FS_CONNECT_TIME;
 }
 
+/* A look at @n of a list, which are its last ones then; returns how many were dead. */
+static unsigned int fs_look(struct fs_core *core, struct list_head *list, unsigned int n,
+			    struct list_head *gone)
+{
+	unsigned int dead = 0;
+	struct fs_conn *conn;
+
+	lockdep_assert_held(&core->lock);
+	for (; n && !list_empty(list); n--) {
+		conn = list_first_entry(list, struct fs_conn, list);
+		if (fs_conn_dead(conn)) {
+			dead++;
+			fs_conn_remove(core, conn, gone);
+		} else if (conn->state == FS_CONN_ENDING &&
+			   ++conn->looks == FS_ENDING_LOOKS) {
+			fs_conn_set(core, conn, FS_CONN_FILED);
+			list_move_tail(&conn->list, &core->filed);
+		} else {
+			list_move_tail(&conn->list, list);
+		}
+	}
+	return dead;
+}
+
 /*
  * On the CPU that calls, nearly always the owner; should it go offline, on another.
  * A delayed work's timer would go to whichever CPU is awake.
@@ -322,29 +374,26 @@ static void fs_tick(struct fs_core *core, unsigned long delay)
 	mod_timer(&core->timer, jiffies + delay);
 }
 
-static void fs_core_timer(struct timer_list *timer)
-{
-	struct fs_core *core = container_of(timer, struct fs_core, timer);
-
-	queue_work_on(smp_processor_id(), system_wq, &core->work);
-}
-
 /* A packet has come after which the connection may end. */
 static void fs_conn_ending(struct fs_conn *conn)
 {
 	struct fs_core *core = &per_cpu(fs_cores, conn->cpu);
 	bool first = false;
+	LIST_HEAD(gone);
 
 	if (READ_ONCE(conn->state) != FS_CONN_FILED)
 		return;
 	spin_lock_bh(&core->lock);
 	if (conn->state == FS_CONN_FILED) {
 		first = !core->nending;
+		/* Before it is one of them: it goes on yet. */
+		fs_look(core, &core->ending, min(core->nending, FS_ENDING_EACH), &gone);
 		fs_conn_set(core, conn, FS_CONN_ENDING);
 		conn->looks = 0;
 		list_move_tail(&conn->list, &core->ending);
 	}
 	spin_unlock_bh(&core->lock);
+	fs_conns_free(&gone);
 	if (first)
 		fs_tick(core, FS_ENDING_TICK);
 }
@@ -357,63 +406,29 @@ static void fs_conn_note(struct fs_conn *conn, const struct tcphdr *th)
 		fs_conn_ending(conn);
 }
 
-/* A look at @n of a list, which are its last ones then; returns how many were dead. */
-static unsigned int fs_look(struct fs_core *core, struct list_head *list, unsigned int n)
-{
-	unsigned int dead = 0;
-	struct fs_conn *conn;
-
-	spin_lock_bh(&core->lock);
-	for (; n && !list_empty(list); n--) {
-		conn = list_first_entry(list, struct fs_conn, list);
-		if (fs_conn_dead(conn)) {
-			dead++;
-			fs_conn_remove(core, conn);
-		} else if (conn->state == FS_CONN_ENDING &&
-			   ++conn->looks == FS_ENDING_LOOKS) {
-			fs_conn_set(core, conn, FS_CONN_FILED);
-			list_move_tail(&conn->list, &core->filed);
-		} else {
-			list_move_tail(&conn->list, list);
-		}
-		if (n % FS_BATCH == 0) {
-			spin_unlock_bh(&core->lock);
-			cond_resched();
-			spin_lock_bh(&core->lock);
-		}
-	}
-	spin_unlock_bh(&core->lock);
-	return dead;
-}
-
 static int fs_grown(const struct fs_core *core)
 {
 	return atomic_read(&core->flows.nelems) - READ_ONCE(core->left);
 }
 
-static void fs_core_work(struct work_struct *work)
+static void fs_core_timer(struct timer_list *timer)
 {
-	struct fs_core *core = container_of(work, struct fs_core, work);
-	unsigned long delay;
+	struct fs_core *core = container_of(timer, struct fs_core, timer);
+	unsigned long delay = HZ;
 	unsigned int n;
-	int grown;
+	LIST_HEAD(gone);
 
-	fs_look(core, &core->ending, READ_ONCE(core->nending));
-	delay = READ_ONCE(core->nending) ? FS_ENDING_TICK : HZ;
-	grown = fs_grown(core);
-	if (grown >= FS_GROWTH || time_after_eq(jiffies, core->looked + HZ)) {
-		n = max(grown * FS_ROUND_GROWTH, FS_ROUND);
-		core->looked = jiffies;
-		/* Once round at most. */
-		if (fs_look(core, &core->filed,
-			    min_t(unsigned int, n, atomic_read(&core->flows.nelems))) >
-		    n / FS_ROUND_DEAD) {
-			core->looked -= HZ;
-			delay = 1;
-		}
-		WRITE_ONCE(core->left, atomic_read(&core->flows.nelems));
-	}
+	spin_lock(&core->lock);
+	n = core->nending;
+	fs_look(core, &core->ending, min(n, FS_BATCH), &gone);
+	if (core->nending)
+		delay = n > FS_BATCH ? 1 : FS_ENDING_TICK;
+	spin_unlock(&core->lock);
+	fs_conns_free(&gone);
 
+	if (fs_grown(core) >= FS_GROWTH ||
+	    time_after_eq(jiffies, READ_ONCE(core->looked) + HZ))
+		queue_work_on(smp_processor_id(), system_wq, &core->work);
 	if (!atomic_read(&core->flows.nelems)) {
 		/* Pairs with fs_file(): one of the two sees the other. */
 		smp_store_mb(core->ticking, false);
@@ -421,6 +436,33 @@ static void fs_core_work(struct work_struct *work)
 			return;
 	}
 	fs_tick(core, delay);
+}
+
+/* The round: more than a timer may do. */
+static void fs_core_work(struct work_struct *work)
+{
+	struct fs_core *core = container_of(work, struct fs_core, work);
+	unsigned int goal = max(fs_grown(core) * FS_ROUND_GROWTH, FS_ROUND);
+	unsigned int n, left, dead = 0;
+
+	WRITE_ONCE(core->looked, jiffies);
+	/* Once round at most. */
+	left = min_t(unsigned int, goal, atomic_read(&core->flows.nelems));
+	for (; left; left -= n) {
+		LIST_HEAD(gone);
+
+		n = min(left, FS_BATCH);
+		spin_lock_bh(&core->lock);
+		dead += fs_look(core, &core->filed, n, &gone);
+		spin_unlock_bh(&core->lock);
+		fs_conns_free(&gone);
+		cond_resched();
+	}
+	WRITE_ONCE(core->left, atomic_read(&core->flows.nelems));
+	if (dead > goal / FS_ROUND_DEAD) {
+		WRITE_ONCE(core->looked, jiffies - HZ);
+		fs_tick(core, 1);
+	}
 }
 
 static void fs_sock_flow(const struct sock *sk, struct fs_flow *flow)
@@ -479,6 +521,7 @@ static void fs_file(struct fs_net *fn, struct sock *sk, int cpu,
 	struct fs_core *core = &per_cpu(fs_cores, cpu);
 	struct fs_conn *conn, *old;
 	bool grown, fresh;
+	LIST_HEAD(gone);
 
 	conn = kmem_cache_zalloc(fs_conns, gfp | __GFP_NOWARN);
 	if (!conn)
@@ -494,20 +537,16 @@ static void fs_file(struct fs_net *fn, struct sock *sk, int cpu,
 	spin_lock_bh(&core->lock);
 	/* However often a tuple is used again, no chain grows by it. */
 	while ((old = rhashtable_lookup_fast(&core->flows, &hash, fs_stale_params)))
-		fs_conn_remove(core, old);
+		fs_conn_remove(core, old, &gone);
 	fresh = fs_index_add(conn);
-	if (!fresh) {
-		/* Nobody has seen it. */
-		fs_conn_free(conn);
-	} else {
-		list_add_tail(&conn->list, &core->filed);
-		if (rhashtable_insert_fast(&core->flows, &conn->flow, fs_flow_params)) {
-			fs_conn_remove(core, conn);
-			fresh = false;
-		}
+	list_add_tail(&conn->list, fresh ? &core->filed : &gone);
+	if (fresh && rhashtable_insert_fast(&core->flows, &conn->flow, fs_flow_params)) {
+		fs_conn_remove(core, conn, &gone);
+		fresh = false;
 	}
 	grown = fs_grown(core) == FS_GROWTH;
 	spin_unlock_bh(&core->lock);
+	fs_conns_free(&gone);
 	if (!fresh)
 		return;
 
@@ -573,6 +612,7 @@ void fs_established_forget(struct sock *sk)
 {
 	struct fs_conn *conn;
 	struct fs_core *core;
+	LIST_HEAD(gone);
 
 	rcu_read_lock();
 	conn = fs_conn_of(sk);
@@ -580,8 +620,9 @@ void fs_established_forget(struct sock *sk)
 		core = &per_cpu(fs_cores, conn->cpu);
 		spin_lock_bh(&core->lock);
 		if (conn->state != FS_CONN_GONE)
-			fs_conn_remove(core, conn);
+			fs_conn_remove(core, conn, &gone);
 		spin_unlock_bh(&core->lock);
+		fs_conns_free(&gone);
 	}
 	rcu_read_unlock();
 }
@@ -636,35 +677,38 @@ static void fs_set_route(struct sk_buff *skb, const struct sock *sk, u8 pf)
  */
 void fs_established_find(struct fs_net *fn, const struct fs_packet *p)
 {
+	struct fs_core *core = this_cpu_ptr(&fs_cores);
 	const struct tcphdr *th = p->th;
 	struct fs_key key = {
 		.p = p,
 		.ports = INET_COMBINED_PORTS(th->source, ntohs(th->dest)),
 	};
-	struct fs_flow flow = { .sport = th->source, .dport = th->dest };
-	struct fs_core *core = this_cpu_ptr(&fs_cores);
+	u32 ports = fs_hash_ports(th->source, th->dest);
 	struct fs_conn *conn;
+	struct sock *sk;
 
 	if (!atomic_read(&core->flows.nelems))
 		return;
-	if (p->pf == NFPROTO_IPV6) {
-		flow.v6 = true;
-		flow.saddr = ipv6_hdr(p->skb)->saddr;
-		flow.daddr = ipv6_hdr(p->skb)->daddr;
-	} else {
-		flow.saddr.s6_addr32[0] = ip_hdr(p->skb)->saddr;
-		flow.daddr.s6_addr32[0] = ip_hdr(p->skb)->daddr;
-	}
-	key.hash = fs_hash(p->net, &flow);
+	if (p->pf == NFPROTO_IPV6)
+		key.hash = fs_hash6(p->net, &ipv6_hdr(p->skb)->saddr,
+				    &ipv6_hdr(p->skb)->daddr, ports);
+	else
+		key.hash = fs_hash4(p->net, ip_hdr(p->skb)->saddr,
+				    ip_hdr(p->skb)->daddr, ports);
 	conn = rhashtable_lookup(&core->flows, &key, fs_flow_params);
 	if (!conn)
 		return;
 
-	/* The entry's own reference lasts until a grace period has passed. */
-	sock_hold(conn->sk);
-	p->skb->sk = conn->sk;
+	sk = conn->sk;
+	if (unlikely(!refcount_inc_not_zero(&sk->sk_refcnt)))
+		return;
+	if (unlikely(!fs_conn_match(sk, p, key.ports))) {
+		sock_gen_put(sk);
+		return;
+	}
+	p->skb->sk = sk;
 	p->skb->destructor = sock_efree;
-	fs_set_route(p->skb, conn->sk, p->pf);
+	fs_set_route(p->skb, sk, p->pf);
 	if (conn->kind == FS_PASSIVE)
 		fs_count(fn, passive_local);
 	else
@@ -837,7 +881,10 @@ out:
 
 static void fs_conn_release(void *ptr, void *arg)
 {
-	fs_conn_free(ptr);
+	struct fs_conn *conn = ptr;
+
+	sock_put(conn->sk);
+	kmem_cache_free(fs_conns, conn);
 }
 
 /* At module exit: no hook, local listener or ioctl leads here any more. */
