@@ -36,6 +36,8 @@
  *  symbols=FILE  the guest's /proc/kallsyms, read when the guest says "watch"
  *  aside=A:B:... functions that are counted apart, with all that they call
  *  step=A:B:...  functions whose call begins a step
+ *  callers=A:B:... functions such as locks, whose transfers and first touches are
+ *		  counted as those of the code that has called them
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -75,6 +77,8 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_version = QEMU_PLUGIN_VERSION;
  * @calls: the last one is a call, which returns to @end
  * @aside: what is called from here on is counted apart
  * @step: a step begins here
+ * @enters: a function begins here that is counted for its caller
+ * @inside: it is part of one
  *
  * The same code translated again is the same block. Never freed.
  */
@@ -87,6 +91,8 @@ struct block {
 	bool calls;
 	bool aside;
 	bool step;
+	bool enters;
+	bool inside;
 };
 
 /**
@@ -119,6 +125,8 @@ struct entry {
  * @first_step: the window's first one
  * @steps: begun in the window
  * @prev: the block that ran before
+ * @caller: the code that is counted for the function that runs, or ran last, if
+ *	    that is counted for its caller
  * @aside_return: where the function that is counted apart returns to, or 0
  * @aside: 1 if in one
  * @counts: executions of each block, 1: of those counted apart
@@ -139,6 +147,7 @@ struct vcpu {
 	uint32_t first_step;
 	uint32_t steps;
 	struct block *prev;
+	uint64_t caller;
 	uint64_t aside_return;
 	unsigned int aside;
 	uint64_t *counts[2];
@@ -178,16 +187,21 @@ static struct block **blocks;
 static uint32_t nblocks;
 static pthread_mutex_t block_lock = PTHREAD_MUTEX_INITIALIZER;
 
+/* What a function means to the meter. */
+enum meaning { ASIDE, STEP, CALLER };
+
 /**
  * struct special - a function with a meaning
  * @name: in the guest's symbol table
  * @pc: its address, once known
- * @step: its call begins a step; otherwise it is counted apart
+ * @end: that of the next symbol
+ * @meaning: which
  */
 static struct special {
 	const char *name;
 	uint64_t pc;
-	bool step;
+	uint64_t end;
+	enum meaning meaning;
 } special[MAX_SPECIAL];
 static unsigned int nspecial;
 
@@ -412,6 +426,8 @@ static void on_access(unsigned int cpu, qemu_plugin_meminfo_t info, uint64_t vad
 
 	if (cpu >= nvcpus || !enter(v))
 		return;
+	if (v->prev && v->prev->inside && v->caller)
+		pc = v->caller;
 	store = qemu_plugin_mem_is_store(info);
 	window = get_window(v);
 	if (window)
@@ -442,6 +458,9 @@ static void on_block(unsigned int cpu, void *data)
 		v->aside = 1;
 		v->aside_return = v->prev->end;
 	}
+	/* A lock that takes a lock is still its first caller's. */
+	if (b->enters && v->prev && !v->prev->inside)
+		v->caller = v->prev->end - 1;
 	v->prev = b;
 	if (get_window(v)) {
 		v->counts[v->aside][b->id]++;
@@ -725,18 +744,33 @@ static void end_window(bool cut)
 static void apply_special(struct block *b)
 {
 	for (unsigned int i = 0; i < nspecial; i++) {
-		if (special[i].pc != b->pc)
+		const struct special *s = &special[i];
+
+		if (!s->pc || b->pc < s->pc || b->pc >= s->end)
 			continue;
-		if (special[i].step)
-			b->step = true;
-		else
-			b->aside = true;
+		b->inside |= s->meaning == CALLER;
+		if (b->pc != s->pc)
+			continue;
+		b->enters |= s->meaning == CALLER;
+		b->step |= s->meaning == STEP;
+		b->aside |= s->meaning == ASIDE;
 	}
+}
+
+/* The next symbol of @f; false after the last one. */
+static bool read_symbol(FILE *f, uint64_t *pc, char name[256])
+{
+	char row[512];
+
+	while (fgets(row, sizeof(row), f))
+		if (sscanf(row, "%" SCNx64 " %*c %255s", pc, name) == 2)
+			return true;
+	return false;
 }
 
 static void read_symbols(void)
 {
-	char row[512], name[256];
+	char name[256];
 	uint64_t pc;
 	FILE *f = fopen(symbols, "r");
 
@@ -744,13 +778,15 @@ static void read_symbols(void)
 		say("%s: %s", symbols, strerror(errno));
 		return;
 	}
-	while (fgets(row, sizeof(row), f)) {
-		if (sscanf(row, "%" SCNx64 " %*c %255s", &pc, name) != 2)
-			continue;
+	while (read_symbol(f, &pc, name))
 		for (unsigned int i = 0; i < nspecial; i++)
 			if (!special[i].pc && !strcmp(special[i].name, name))
 				special[i].pc = pc;
-	}
+	rewind(f);
+	while (read_symbol(f, &pc, name))
+		for (unsigned int i = 0; i < nspecial; i++)
+			if (pc > special[i].pc && pc < special[i].end)
+				special[i].end = pc;
 	fclose(f);
 
 	pthread_mutex_lock(&block_lock);
@@ -922,11 +958,15 @@ static void on_translation(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 
 /* Start */
 
-static void add_special(char *names, bool step)
+static void add_special(char *names, enum meaning meaning)
 {
 	for (char *name = strtok(names, ":"); name; name = strtok(NULL, ":"))
 		if (nspecial < MAX_SPECIAL)
-			special[nspecial++] = (struct special) { .name = name, .step = step };
+			special[nspecial++] = (struct special) {
+				.name = name,
+				.end = UINT64_MAX,
+				.meaning = meaning,
+			};
 }
 
 static int parse(const char *arg)
@@ -949,9 +989,11 @@ static int parse(const char *arg)
 	else if (!strncmp(arg, "symbols=", 8))
 		symbols = strdup(value);
 	else if (!strncmp(arg, "aside=", 6))
-		add_special(strdup(value), false);
+		add_special(strdup(value), ASIDE);
 	else if (!strncmp(arg, "step=", 5))
-		add_special(strdup(value), true);
+		add_special(strdup(value), STEP);
+	else if (!strncmp(arg, "callers=", 8))
+		add_special(strdup(value), CALLER);
 	else
 		return -1;
 	return 0;
