@@ -55,12 +55,19 @@ def cpus(first, count):
     return "%d-%d" % (first, first + count - 1)
 
 
-def modules(stack):
-    """Load the module and that of the card; what was not loaded before goes at the end."""
-    for name, insert in ("fastsocket", load), ("rssnic", nic_load):
-        if not os.path.exists("/sys/module/" + name):
-            stack.callback(run, "rmmod", name, check=False)
-            insert()
+@contextlib.contextmanager
+def module(wanted=True):
+    """The module, where it is wanted: the other designs are to have nothing of it."""
+    if os.path.exists("/sys/module/fastsocket"):
+        raise RuntimeError("fastsocket is loaded; what is compared with it needs a kernel "
+                           "without: fastsocket unload")
+    if wanted:
+        load()
+    try:
+        yield
+    finally:
+        if wanted:
+            run("rmmod", "fastsocket")
 
 
 class Wire:
@@ -69,7 +76,9 @@ class Wire:
     def __init__(self, stack, cores, clients):
         self.cores, self.clients = cores, clients
         self.client_cpus = cpus(cores, clients)
-        modules(stack)
+        if not os.path.exists("/sys/module/rssnic"):
+            nic_load()
+            stack.callback(run, "rmmod", "rssnic")
         nic_param("dma", 1)
         stack.callback(nic_param, "dma", 0)
         nic_wire(stack, "clients", SUBNET)
@@ -169,18 +178,21 @@ def listens():
 def server(wire, workload, design, cores=None):
     """A server in one of the designs, ready to serve on @cores, or all that are for it."""
     cores = cores or wire.cores
+    ours = design.startswith("fastsocket")
     active = workload in ("haproxy", "connect")
-    wire.steer("auto" if active and design == "fastsocket" else "off", cores)
-    program = SERVERS[workload](design, cores)
-    try:
-        if workload != "connect":
-            wait_for(listens, 60)
-            if design.startswith("fastsocket"):
-                wait_for(lambda: len(table("listeners")) >= cores, 60)
-        yield program
-    finally:
-        program.stop()
-        wait_for(lambda: not listens(), 60)
+    with module(ours):
+        wire.steer("auto" if active and ours else "off", cores)
+        program = SERVERS[workload](design, cores)
+        try:
+            if workload != "connect":
+                wait_for(listens, 60)
+                if ours:
+                    wait_for(lambda: len(table("listeners")) >= cores, 60)
+            yield program
+        finally:
+            program.stop()
+            wait_for(lambda: not listens(), 60)
+            wire.steer("off", cores)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 
-from bench import modules, say, tree, write
+from bench import module, say, tree, write
 from fstest import sysctl_for
 
 sys.path.insert(0, os.path.join(tree, "tests", "servers"))
@@ -22,7 +22,6 @@ churn = SourceFileLoader("churn", tree + "/tests/servers/churn").load_module().c
 def main():
     repetitions, reloads = map(int, sys.argv[1:3])
     with contextlib.ExitStack() as stack:
-        modules(stack)
         sysctl_for(stack, "net.ipv4.tcp_migrate_req", 0)
         measure(repetitions, reloads)
 
@@ -31,7 +30,8 @@ def measure(repetitions, reloads):
     for repetition in range(1, repetitions + 1):
         for kind in "reload", "kill":
             for mode in "plain", "reuseport", "migrate", "fastsocket":
-                result = churn(mode, kind, reloads)
+                with module(mode == "fastsocket"):
+                    result = churn(mode, kind, reloads)
                 write("churn", design={"plain": "stock"}.get(mode, mode), kind=kind,
                       repetition=repetition, count=reloads, requests=result["requests"],
                       failed=result["failed"],

@@ -14,8 +14,8 @@
  * gone, so that the dead remain a fraction of the table.
  *
  * Sockets of TCP keep their type for a grace period after they are freed
- * (SLAB_TYPESAFE_BY_RCU), as the stock lookup needs: so does this one. What it
- * finds may be another connection by then, or none, and is compared again.
+ * (SLAB_TYPESAFE_BY_RCU), as the stock lookup needs: so does this one. Where the
+ * entry has gone meanwhile, what it points to may be another connection, or none.
  *
  * An index by socket tells of a packet that the stock lookup has found whether
  * its connection has an owner. All CPUs have it in common and seldom meet there,
@@ -193,19 +193,25 @@ static u32 fs_hash(const struct net *net, const struct fs_flow *flow)
 	return fs_hash4(net, flow->saddr.s6_addr32[0], flow->daddr.s6_addr32[0], ports);
 }
 
-/* The table has a secret of its own for each size, against chosen hashes. */
+/* Which of the keyed hashes share a chain: for each size of the table, others. */
+static u32 fs_mix(u32 hash, u32 seed)
+{
+	hash = (hash ^ seed) * GOLDEN_RATIO_32;
+	return hash ^ hash >> 16;
+}
+
 static u32 fs_key_hash(const void *data, u32 len, u32 seed)
 {
 	const struct fs_key *key = data;
 
-	return jhash_1word(key->hash, seed);
+	return fs_mix(key->hash, seed);
 }
 
 static u32 fs_conn_hash(const void *data, u32 len, u32 seed)
 {
 	const struct fs_conn *conn = data;
 
-	return jhash_1word(conn->hash, seed);
+	return fs_mix(conn->hash, seed);
 }
 
 static bool fs_conn_match(const struct sock *sk, const struct fs_packet *p,
@@ -503,7 +509,7 @@ static int fs_conn_cmp_stale(struct rhashtable_compare_arg *arg, const void *obj
 
 static u32 fs_stale_hash(const void *data, u32 len, u32 seed)
 {
-	return jhash_1word(*(const u32 *)data, seed);
+	return fs_mix(*(const u32 *)data, seed);
 }
 
 static const struct rhashtable_params fs_stale_params = {
@@ -702,8 +708,10 @@ void fs_established_find(struct fs_net *fn, const struct fs_packet *p)
 	sk = conn->sk;
 	if (unlikely(!refcount_inc_not_zero(&sk->sk_refcnt)))
 		return;
-	if (unlikely(!fs_conn_match(sk, p, key.ports))) {
-		sock_gen_put(sk);
+	/* Pairs with the reference that is put when the entry has gone. */
+	smp_rmb();
+	if (unlikely(READ_ONCE(conn->state) == FS_CONN_GONE)) {
+		sock_put(sk);
 		return;
 	}
 	p->skb->sk = sk;

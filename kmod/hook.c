@@ -22,9 +22,9 @@
 
 #include "local.h"
 
-/* The TCP header, or a copy in @buf; false: not TCP, or not plain. */
+/* False: not TCP, or not plain. */
 static bool fs_packet(struct fs_packet *p, struct sk_buff *skb,
-		      const struct nf_hook_state *state, struct tcphdr *buf)
+		      const struct nf_hook_state *state)
 {
 	if (skb->pkt_type != PACKET_HOST)
 		return false;
@@ -46,46 +46,38 @@ static bool fs_packet(struct fs_packet *p, struct sk_buff *skb,
 		p->dif = inet6_iif(skb);
 		p->sdif = inet6_sdif(skb);
 	}
-	p->th = skb_header_pointer(skb, p->thoff, sizeof(*buf), buf);
-	return p->th && p->th->doff >= sizeof(*buf) / 4;
+	if (unlikely(!pskb_may_pull(skb, p->thoff + sizeof(*p->th))))
+		return false;
+	p->th = (const struct tcphdr *)(skb->data + p->thoff);
+	return p->th->doff >= sizeof(*p->th) / 4;
 }
 
 /* The same conditions as early demux, which this precedes. */
-static unsigned int fs_pre_routing(void *priv, struct sk_buff *skb,
-				   const struct nf_hook_state *state)
+static void fs_demux(struct fs_net *fn, struct sk_buff *skb,
+		     const struct nf_hook_state *state)
 {
-	struct fs_net *fn = fs_net(state->net);
 	struct fs_packet p;
-	struct tcphdr buf;
 
 	if (skb->sk || !READ_ONCE(fn->filed) || !READ_ONCE(fn->established))
-		return NF_ACCEPT;
+		return;
 	/* A VRF's packets come again, as the VRF's; a bridge's are not ours yet. */
 	if (netif_is_l3_slave(skb->dev) || nf_bridge_in_prerouting(skb))
-		return NF_ACCEPT;
+		return;
 	/* Loopback brings its route; a tunnel's metadata is none. */
 	if (skb_dst(skb) && !skb_valid_dst(skb))
-		return NF_ACCEPT;
-	if (!fs_packet(&p, skb, state, &buf))
-		return NF_ACCEPT;
+		return;
+	/* A SYN is hardly ever of a connection; the stock lookup knows. */
+	if (!fs_packet(&p, skb, state) || (p.th->syn && !p.th->ack))
+		return;
 	if (state->pf == NFPROTO_IPV4)
 		p.dif = skb->skb_iif;
-	if (likely(in_softirq())) {
-		fs_established_find(fn, &p);
-	} else {
-		/* From an NFQUEUE. */
-		local_bh_disable();
-		fs_established_find(fn, &p);
-		local_bh_enable();
-	}
-	return NF_ACCEPT;
+	fs_established_find(fn, &p);
 }
 
-static void fs_deliver(struct sk_buff *skb, const struct nf_hook_state *state)
+static void fs_deliver(struct fs_net *fn, struct sk_buff *skb,
+		       const struct nf_hook_state *state)
 {
-	struct fs_net *fn = fs_net(state->net);
 	struct fs_packet p;
-	struct tcphdr buf;
 
 	/* fs_established_find() has assigned and counted it. */
 	if (skb->sk && skb->destructor == sock_efree) {
@@ -93,7 +85,7 @@ static void fs_deliver(struct sk_buff *skb, const struct nf_hook_state *state)
 			return;
 		skb_orphan(skb);
 	}
-	if (!fs_packet(&p, skb, state, &buf))
+	if (!fs_packet(&p, skb, state))
 		return;
 	/* The first ACK of all comes before anything has been filed. */
 	if ((READ_ONCE(fn->filed) || READ_ONCE(fn->live)) &&
@@ -119,20 +111,36 @@ static void fs_deliver(struct sk_buff *skb, const struct nf_hook_state *state)
 		fs_cookie(fn, &p);
 }
 
-static unsigned int fs_local_in(void *priv, struct sk_buff *skb,
-				const struct nf_hook_state *state)
+typedef void fs_hook_fn(struct fs_net *fn, struct sk_buff *skb,
+			const struct nf_hook_state *state);
+
+/* From an NFQUEUE, a packet comes in process context. */
+static __always_inline unsigned int fs_run(fs_hook_fn *hook, void *priv, struct sk_buff *skb,
+					   const struct nf_hook_state *state)
 {
-	if (likely(in_softirq())) {
-		fs_deliver(skb, state);
-	} else {
+	bool softirq = in_softirq();
+
+	if (unlikely(!softirq))
 		local_bh_disable();
-		fs_deliver(skb, state);
+	hook(priv, skb, state);
+	if (unlikely(!softirq))
 		local_bh_enable();
-	}
 	return NF_ACCEPT;
 }
 
-static const struct nf_hook_ops fs_hooks[] = {
+static unsigned int fs_pre_routing(void *priv, struct sk_buff *skb,
+				   const struct nf_hook_state *state)
+{
+	return fs_run(fs_demux, priv, skb, state);
+}
+
+static unsigned int fs_local_in(void *priv, struct sk_buff *skb,
+				const struct nf_hook_state *state)
+{
+	return fs_run(fs_deliver, priv, skb, state);
+}
+
+static const struct nf_hook_ops fs_hooks[FS_HOOKS] = {
 	{
 		.hook = fs_pre_routing,
 		.pf = NFPROTO_IPV4,
@@ -174,13 +182,16 @@ static const struct nf_hook_ops fs_hooks[] = {
 int fs_hook(struct net *net)
 {
 	struct fs_net *fn = fs_net(net);
-	int err = 0;
+	int i, err = 0;
 
 	if (READ_ONCE(fn->hooked))
 		return 0;
 	mutex_lock(&fs_mutex);
 	if (!fn->hooked) {
-		err = nf_register_net_hooks(net, fs_hooks, ARRAY_SIZE(fs_hooks));
+		memcpy(fn->hooks, fs_hooks, sizeof(fs_hooks));
+		for (i = 0; i < FS_HOOKS; i++)
+			fn->hooks[i].priv = fn;
+		err = nf_register_net_hooks(net, fn->hooks, FS_HOOKS);
 		WRITE_ONCE(fn->hooked, !err);
 	}
 	mutex_unlock(&fs_mutex);
@@ -190,6 +201,8 @@ int fs_hook(struct net *net)
 /* When the namespace or the module goes. */
 void fs_unhook(struct net *net)
 {
-	if (fs_net(net)->hooked)
-		nf_unregister_net_hooks(net, fs_hooks, ARRAY_SIZE(fs_hooks));
+	struct fs_net *fn = fs_net(net);
+
+	if (fn->hooked)
+		nf_unregister_net_hooks(net, fn->hooks, FS_HOOKS);
 }

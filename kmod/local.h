@@ -10,6 +10,7 @@
 #include <linux/list.h>
 #include <linux/mutex.h>
 #include <linux/net.h>
+#include <linux/netfilter.h>
 #include <linux/percpu.h>
 #include <linux/seq_file.h>
 #include <linux/srcu.h>
@@ -35,16 +36,20 @@ struct fs_stats {
 #undef X
 };
 
+/* Two of each protocol. */
+#define FS_HOOKS	(IS_ENABLED(CONFIG_IPV6) ? 4 : 2)
+
 /**
  * struct fs_net - state of one network namespace
  * @listen_spawn: net.fastsocket.listen_spawn
  * @established: net.fastsocket.established
  * @receive_flow_deliver: net.fastsocket.receive_flow_deliver
- * @hooked: the packet hooks are registered; set under fs_mutex
+ * @hooked: the packet @hooks are registered; set under fs_mutex
  * @filed: some connection has been filed since the namespace began
  * @live: local listeners that take SYNs; under fs_mutex
  * @flood_until: jiffies until which a SYN cookie may still come back
  * @stats: per-CPU counters
+ * @hooks: its packet hooks
  * @sysctl: registered table
  * @table: its entries
  */
@@ -57,6 +62,7 @@ struct fs_net {
 	unsigned int live;
 	unsigned long flood_until;
 	struct fs_stats __percpu *stats;
+	struct nf_hook_ops hooks[FS_HOOKS];
 	struct ctl_table_header *sysctl;
 	struct ctl_table *table;
 };
@@ -166,7 +172,7 @@ struct fs_local *fs_listen_of(const struct sock *sk);
  * struct fs_packet - a TCP packet on its way in, and what lookups need of it
  * @net: the namespace
  * @skb: the packet
- * @th: its TCP header, which may be a copy
+ * @th: its TCP header, pulled
  * @thoff: where that begins
  * @dif: ifindex of the device
  * @sdif: in a VRF, ifindex of the device's slave

@@ -102,7 +102,7 @@ def inherited_later(stack):
 @case
 def v6only(stack):
     """IPV6_V6ONLY is kept: another program may have the IPv4 port and gets its connections."""
-    six = listener(stack, "::", setup=lambda s: s.setsockopt(
+    six = listener(stack, "::", 8080, setup=lambda s: s.setsockopt(
         socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1))
     local = spawn(stack, six, 0)
     four = listener(stack, "0.0.0.0", port_of(six))
