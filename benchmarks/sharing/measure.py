@@ -22,6 +22,16 @@ MARK = tree + "/build/mark"
 SECONDS = 600
 
 
+def keep_house(cores, others):
+    """RCU's threads and work that is bound to no core, to the clients' cores."""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open("/proc/%s/comm" % pid) as f:
+            if f.read().startswith("rcu_"):
+                os.sched_setaffinity(int(pid), range(cores, cores + others))
+    with open("/sys/devices/virtual/workqueue/cpumask", "w") as f:
+        f.write("%x" % ((1 << cores + others) - (1 << cores)))
+
+
 def main():
     workload, *numbers = sys.argv[1:6]
     cores, others, repetitions, connections = map(int, numbers)
@@ -29,6 +39,7 @@ def main():
     for name in "kernel.watchdog", "kernel.numa_balancing":
         with contextlib.suppress(FileNotFoundError):
             sysctl(name, 0)
+    keep_house(cores, others)
     with contextlib.ExitStack() as stack:
         wire = Wire(stack, cores, others)
         # All but the servers, and this program, too.

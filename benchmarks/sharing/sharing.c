@@ -63,7 +63,7 @@
 #define MAX_VCPUS	32
 #define MAX_BLOCKS	(1u << 22)
 #define BLOCK_BUCKETS	(1u << 18)
-#define MAX_SPECIAL	64
+#define MAX_SPECIAL	128
 
 QEMU_PLUGIN_EXPORT int qemu_plugin_version = QEMU_PLUGIN_VERSION;
 
@@ -958,15 +958,20 @@ static void on_translation(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 
 /* Start */
 
-static void add_special(char *names, enum meaning meaning)
+static int add_special(char *names, enum meaning meaning)
 {
-	for (char *name = strtok(names, ":"); name; name = strtok(NULL, ":"))
-		if (nspecial < MAX_SPECIAL)
-			special[nspecial++] = (struct special) {
-				.name = name,
-				.end = UINT64_MAX,
-				.meaning = meaning,
-			};
+	for (char *name = strtok(names, ":"); name; name = strtok(NULL, ":")) {
+		if (nspecial == MAX_SPECIAL) {
+			say("more than %d functions with a meaning", MAX_SPECIAL);
+			return -1;
+		}
+		special[nspecial++] = (struct special) {
+			.name = name,
+			.end = UINT64_MAX,
+			.meaning = meaning,
+		};
+	}
+	return 0;
 }
 
 static int parse(const char *arg)
@@ -989,11 +994,11 @@ static int parse(const char *arg)
 	else if (!strncmp(arg, "symbols=", 8))
 		symbols = strdup(value);
 	else if (!strncmp(arg, "aside=", 6))
-		add_special(strdup(value), ASIDE);
+		return add_special(strdup(value), ASIDE);
 	else if (!strncmp(arg, "step=", 5))
-		add_special(strdup(value), STEP);
+		return add_special(strdup(value), STEP);
 	else if (!strncmp(arg, "callers=", 8))
-		add_special(strdup(value), CALLER);
+		return add_special(strdup(value), CALLER);
 	else
 		return -1;
 	return 0;
