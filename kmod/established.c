@@ -7,7 +7,7 @@
  * changed: whatever else happens to it (kTLS, sockmap, IPV6_ADDRFORM, listen()
  * after a disconnect) does not concern the table, and unloading drops the
  * references. The price is that a closed socket is freed later: when the next
- * connections of its CPU end, or after FS_ENDING_TICK. The packets that end a
+ * connections of its CPU end, or some FS_ENDING_TICK later. The packets that end a
  * connection come through the table, so it knows which sockets to look at; one
  * that ends without a packet is found by going round all of them, slowly where
  * little comes and goes: several are looked at for each that has come and not
@@ -38,8 +38,8 @@
 #define FS_ENDING_TICK		(HZ / 10)
 /* The longest waiting of them that are looked at when one more comes. */
 #define FS_ENDING_EACH		2U
-/* Looks after which one that has not ended is one of all again. */
-#define FS_ENDING_LOOKS		10
+/* Ticks after which one that has not ended is one of all again. */
+#define FS_ENDING_TICKS		10
 /* The round looks at this many connections of each CPU a second, or more: */
 #define FS_ROUND		4096
 /* at these for each that has come since and is still there, */
@@ -52,7 +52,7 @@
 #define FS_CONNECT_TIME		(2 * HZ)
 /* Buckets at least: a table grows in a work item, which a burst outruns. */
 #define FS_BUCKETS		4096
-/* Entries to look at before softirqs may run again. */
+/* Entries to look at under one lock, and in one timer. */
 #define FS_BATCH		64U
 
 /* A slab of sockets: 32 KiB, with more than 2 KiB for each. */
@@ -89,7 +89,7 @@ enum fs_conn_state {
  * @cpu: its owner
  * @kind: &enum fs_kind
  * @state: &enum fs_conn_state; under the core's lock
- * @looks: at it since it is ending
+ * @ticks: that have looked at it since it is ending
  * @begun: a packet has come, so connect() has been called
  *
  * One cache line, so that no other CPU's connection is in it.
@@ -107,7 +107,7 @@ struct fs_conn {
 	u16 cpu;
 	u8 kind;
 	u8 state;
-	u8 looks;
+	u8 ticks;
 	bool begun;
 };
 
@@ -193,7 +193,7 @@ static u32 fs_hash(const struct net *net, const struct fs_flow *flow)
 	return fs_hash4(net, flow->saddr.s6_addr32[0], flow->daddr.s6_addr32[0], ports);
 }
 
-/* Which of the keyed hashes share a chain: for each size of the table, others. */
+/* So that other ones of the keyed hashes share a chain when the table has grown. */
 static u32 fs_mix(u32 hash, u32 seed)
 {
 	hash = (hash ^ seed) * GOLDEN_RATIO_32;
@@ -347,9 +347,12 @@ static bool fs_conn_dead(const struct fs_conn *conn)
 	       (u32)jiffies - conn->born > FS_CONNECT_TIME;
 }
 
-/* A look at @n of a list, which are its last ones then; returns how many were dead. */
+/*
+ * A look at @n of a list, which are its last ones then; returns how many were dead.
+ * Those that wait to end do so for a number of ticks, however many others end.
+ */
 static unsigned int fs_look(struct fs_core *core, struct list_head *list, unsigned int n,
-			    struct list_head *gone)
+			    bool tick, struct list_head *gone)
 {
 	unsigned int dead = 0;
 	struct fs_conn *conn;
@@ -360,8 +363,7 @@ static unsigned int fs_look(struct fs_core *core, struct list_head *list, unsign
 		if (fs_conn_dead(conn)) {
 			dead++;
 			fs_conn_remove(core, conn, gone);
-		} else if (conn->state == FS_CONN_ENDING &&
-			   ++conn->looks == FS_ENDING_LOOKS) {
+		} else if (tick && ++conn->ticks == FS_ENDING_TICKS) {
 			fs_conn_set(core, conn, FS_CONN_FILED);
 			list_move_tail(&conn->list, &core->filed);
 		} else {
@@ -373,11 +375,12 @@ static unsigned int fs_look(struct fs_core *core, struct list_head *list, unsign
 
 /*
  * On the CPU that calls, nearly always the owner; should it go offline, on another.
- * A delayed work's timer would go to whichever CPU is awake.
+ * A delayed work's timer would go to whichever CPU is awake. Never later than it is
+ * set already.
  */
 static void fs_tick(struct fs_core *core, unsigned long delay)
 {
-	mod_timer(&core->timer, jiffies + delay);
+	timer_reduce(&core->timer, jiffies + delay);
 }
 
 /* A packet has come after which the connection may end. */
@@ -393,9 +396,10 @@ static void fs_conn_ending(struct fs_conn *conn)
 	if (conn->state == FS_CONN_FILED) {
 		first = !core->nending;
 		/* Before it is one of them: it goes on yet. */
-		fs_look(core, &core->ending, min(core->nending, FS_ENDING_EACH), &gone);
+		fs_look(core, &core->ending, min(core->nending, FS_ENDING_EACH),
+			false, &gone);
 		fs_conn_set(core, conn, FS_CONN_ENDING);
-		conn->looks = 0;
+		conn->ticks = 0;
 		list_move_tail(&conn->list, &core->ending);
 	}
 	spin_unlock_bh(&core->lock);
@@ -417,6 +421,12 @@ static int fs_grown(const struct fs_core *core)
 	return atomic_read(&core->flows.nelems) - READ_ONCE(core->left);
 }
 
+static bool fs_round_due(const struct fs_core *core)
+{
+	return fs_grown(core) >= FS_GROWTH ||
+	       time_after_eq(jiffies, READ_ONCE(core->looked) + HZ);
+}
+
 static void fs_core_timer(struct timer_list *timer)
 {
 	struct fs_core *core = container_of(timer, struct fs_core, timer);
@@ -426,14 +436,13 @@ static void fs_core_timer(struct timer_list *timer)
 
 	spin_lock(&core->lock);
 	n = core->nending;
-	fs_look(core, &core->ending, min(n, FS_BATCH), &gone);
+	fs_look(core, &core->ending, min(n, FS_BATCH), true, &gone);
 	if (core->nending)
 		delay = n > FS_BATCH ? 1 : FS_ENDING_TICK;
 	spin_unlock(&core->lock);
 	fs_conns_free(&gone);
 
-	if (fs_grown(core) >= FS_GROWTH ||
-	    time_after_eq(jiffies, READ_ONCE(core->looked) + HZ))
+	if (fs_round_due(core))
 		queue_work_on(smp_processor_id(), system_wq, &core->work);
 	if (!atomic_read(&core->flows.nelems)) {
 		/* Pairs with fs_file(): one of the two sees the other. */
@@ -451,6 +460,9 @@ static void fs_core_work(struct work_struct *work)
 	unsigned int goal = max(fs_grown(core) * FS_ROUND_GROWTH, FS_ROUND);
 	unsigned int n, left, dead = 0;
 
+	/* Queued again while it was at work. */
+	if (!fs_round_due(core))
+		return;
 	WRITE_ONCE(core->looked, jiffies);
 	/* Once round at most. */
 	left = min_t(unsigned int, goal, atomic_read(&core->flows.nelems));
@@ -459,7 +471,7 @@ static void fs_core_work(struct work_struct *work)
 
 		n = min(left, FS_BATCH);
 		spin_lock_bh(&core->lock);
-		dead += fs_look(core, &core->filed, n, &gone);
+		dead += fs_look(core, &core->filed, n, false, &gone);
 		spin_unlock_bh(&core->lock);
 		fs_conns_free(&gone);
 		cond_resched();
@@ -558,7 +570,7 @@ static void fs_file(struct fs_net *fn, struct sock *sk, int cpu,
 
 	if (!READ_ONCE(fn->filed))
 		WRITE_ONCE(fn->filed, true);
-	/* Pairs with fs_core_work(). */
+	/* Pairs with fs_core_timer(). */
 	smp_mb();
 	if (!READ_ONCE(core->ticking) && !xchg(&core->ticking, true))
 		fs_tick(core, HZ);

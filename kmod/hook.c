@@ -66,8 +66,10 @@ static void fs_demux(struct fs_net *fn, struct sk_buff *skb,
 	/* Loopback brings its route; a tunnel's metadata is none. */
 	if (skb_dst(skb) && !skb_valid_dst(skb))
 		return;
+	if (!fs_packet(&p, skb, state))
+		return;
 	/* A SYN is hardly ever of a connection; the stock lookup knows. */
-	if (!fs_packet(&p, skb, state) || (p.th->syn && !p.th->ack))
+	if (p.th->syn && !p.th->ack && !p.th->rst)
 		return;
 	if (state->pf == NFPROTO_IPV4)
 		p.dif = skb->skb_iif;

@@ -364,6 +364,28 @@ def any_end(stack):
 
 
 @case
+def end_beside_refusals(stack):
+    """Connections that are refused all the time do not keep what ended without a packet."""
+    unshare_net(stack)
+    empty()
+    client, _ = active_pair(stack)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0)
+    client.close()
+    end = time.monotonic() + 5 * SLOW
+    left = 1
+    with on_cpu(1):
+        while left:
+            assert time.monotonic() < end, "it is still filed"
+            with socket.socket() as sock:
+                core_port(sock, "127.0.0.1", 81)
+                try:
+                    sock.connect(("127.0.0.1", 81))
+                except ConnectionRefusedError:
+                    release_port(sock)
+                left = filed()
+
+
+@case
 def end_in_flood(stack):
     """A client that connects and resets from one port again and again makes no chain long."""
     unshare_net(stack)
