@@ -32,6 +32,16 @@ def keep_house(cores, others):
         f.write("%x" % ((1 << cores + others) - (1 << cores)))
 
 
+def note_module():
+    """The module's symbols, wherever it has been loaded this time."""
+    with open("/proc/kallsyms") as f:
+        rows = [row for row in f if row.endswith("[fastsocket]\n")]
+    with open(os.environ["OUT"] + "/kallsyms", "a+") as f:
+        f.seek(0)
+        known = set(f)
+        f.writelines(row for row in rows if row not in known)
+
+
 def main():
     workload, *numbers = sys.argv[1:6]
     cores, others, repetitions, connections = map(int, numbers)
@@ -47,10 +57,12 @@ def main():
         stack.enter_context(peer(wire, workload))
         # The meter reads it when it is told to watch.
         shutil.copy("/proc/kallsyms", os.environ["OUT"] + "/kallsyms")
+        os.chmod(os.environ["OUT"] + "/kallsyms", 0o644)
         subprocess.run([MARK, "watch"], check=True)
         for repetition in range(1, repetitions + 1):
             for design in sys.argv[6:]:
                 with server(wire, workload, design), clients(wire, workload, 4 * cores):
+                    note_module()
                     wait_opened(workload, connections, SECONDS)
                     subprocess.run([MARK, "begin", str(DESIGNS.index(design) + 1)], check=True)
                     wait_opened(workload, connections, SECONDS)

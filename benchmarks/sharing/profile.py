@@ -35,7 +35,7 @@ APART = re.compile(r"""^(
   | (nohz|sched_balance|rebalance|load_balance|update_blocked|newidle)_.*|find_busiest_.*|update_sd_lb_.*|update_sg_.*
   | calc_load_nohz_.*|sched_clock_(idle|tick)_.*|sched_idle_.*|quiet_vmstat|need_update
   | ct_(idle|kernel|nmi|irq)_.*|rcu_(idle|dynticks|needs_cpu|nocb_flush|sched_clock)_.*|rcu_needs_cpu
-  | update_(wall_time|vsyscall|process_times)|timekeeping_.*|clockevents_.*|get_next_timer_interrupt
+  | task_mm_cid_work|update_(wall_time|vsyscall|process_times)|timekeeping_.*|clockevents_.*|get_next_timer_interrupt
   | __get_next_timer_interrupt|timer_(base_try_to_set_idle|clear_idle)|__next_timer_interrupt|next_timer_.*
   | tmigr_.*|hrtimer_(interrupt|next_event_.*|get_next_event)|__hrtimer_next_event_base|lapic_next_.*
   | .*sysvec_apic_timer_interrupt|scheduler_tick|sched_tick
