@@ -192,7 +192,6 @@ def server(wire, workload, design, cores=None):
         finally:
             program.stop()
             wait_for(lambda: not listens(), 60)
-            wire.steer("off", cores)
 
 
 @contextlib.contextmanager
