@@ -290,4 +290,4 @@ def counters(cores):
     for line in perf.communicate()[1].splitlines():
         value, _, name = line.split(",")[:3] if line.count(",") > 2 else ("", "", "")
         if value.isdigit():
-            counted[name.split(":")[0].replace("-", "_")] = int(value)
+            counted[name.split(":")[0]] = int(value)

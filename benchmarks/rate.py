@@ -41,10 +41,11 @@ def measure(wire, workload, n, repetition, seconds):
             before, start = opened(workload), time.monotonic()
             with counters(n) as counted:
                 time.sleep(seconds)
-            rate = (opened(workload) - before) / (time.monotonic() - start)
-        rates.append("%s %.0f" % (design, rate))
+            count, passed = opened(workload) - before, time.monotonic() - start
+        rates.append("%s %.0f" % (design, count / passed))
         write("rate", workload=workload, design=design, cores=n, repetition=repetition,
-              requests_per_s=round(rate, 1), **counted)
+              requests_per_s=round(count / passed, 1),
+              counters={name: round(value / count, 1) for name, value in counted.items()})
     say("%s, %d cores, requests/s: %s" % (workload, n, ", ".join(rates)))
 
 

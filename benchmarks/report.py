@@ -219,6 +219,15 @@ def rate(rows, directory):
         plot.designs([(design, cores, values(runs, "requests_per_s"))
                       for (w, cores, design), runs in by.items() if w == workload])
         parts.append(plot)
+    names = list(dict.fromkeys(name for row in rows for name in row["counters"]))
+    if names:
+        table = Table("Hardware's counters on the servers' cores: per request", [
+            "workload, cores, design", *names])
+        for (workload, cores, design), runs in by.items():
+            table.add("%s, %d, %s" % (workload, cores, design), *(
+                "%.1f" % statistics.median(row["counters"].get(name, 0) for row in runs)
+                for name in names))
+        parts.append(table)
     return parts
 
 

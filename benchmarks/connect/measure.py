@@ -13,7 +13,7 @@ import statistics
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
-from bench import tree, write  # noqa: E402
+from bench import module, tree, write  # noqa: E402
 from fstest import *  # noqa: E402,F403 pylint: disable=W,C
 
 PROGRAM = os.path.join(tree, "build", "connect")
@@ -48,7 +48,6 @@ def sample(addr, count, library=""):
 
 def measure(ports=8192, levels=(0, 50, 90, 95, 99), batches=9, count=40):
     """Per level of occupancy, in %: the medians of all batches, stock and local, in ns."""
-    load()
     result = {}
     with contextlib.ExitStack() as stack:
         unshare_net(stack)
@@ -76,8 +75,10 @@ def main():
         ports, ports // CLASSES))
     print("%8s %12s %8s %12s %8s %8s" % (
         "in use", "stock ns", "to 0 %", "core ns", "to 0 %", "stock/core"))
+    with module():
+        levels = measure(ports)
     first = None
-    for level, times in measure(ports).items():
+    for level, times in levels.items():
         stock, local = map(statistics.median, times)
         write("connect", occupancy=level, ports=ports, stock_ns=stock, local_ns=local,
               stock_all=times[0], local_all=times[1])

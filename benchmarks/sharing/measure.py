@@ -23,23 +23,23 @@ SECONDS = 600
 
 
 def keep_house(cores, others):
-    """RCU's threads and work that is bound to no core, to the clients' cores."""
+    """The kernel's threads and work that are bound to no core, to the clients' cores."""
     for pid in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError), open("/proc/%s/comm" % pid) as f:
-            if f.read().startswith("rcu_"):
+        with contextlib.suppress(OSError), open("/proc/%s/stat" % pid) as f:
+            # Behind the name: its state, its parent.
+            if f.read().rpartition(")")[2].split()[1] == "2":
                 os.sched_setaffinity(int(pid), range(cores, cores + others))
     with open("/sys/devices/virtual/workqueue/cpumask", "w") as f:
         f.write("%x" % ((1 << cores + others) - (1 << cores)))
 
 
-def note_module():
-    """The module's symbols, wherever it has been loaded this time."""
+def note_module(noted):
+    """The module's symbols, wherever it has been loaded this time, but for those @noted."""
     with open("/proc/kallsyms") as f:
-        rows = [row for row in f if row.endswith("[fastsocket]\n")]
-    with open(os.environ["OUT"] + "/kallsyms", "a+") as f:
-        f.seek(0)
-        known = set(f)
-        f.writelines(row for row in rows if row not in known)
+        rows = {row for row in f if row.endswith("[fastsocket]\n")} - noted
+    noted |= rows
+    with open(os.environ["OUT"] + "/kallsyms", "a") as f:
+        f.writelines(rows)
 
 
 def main():
@@ -59,15 +59,19 @@ def main():
         shutil.copy("/proc/kallsyms", os.environ["OUT"] + "/kallsyms")
         os.chmod(os.environ["OUT"] + "/kallsyms", 0o644)
         subprocess.run([MARK, "watch"], check=True)
+        noted = set()
         for repetition in range(1, repetitions + 1):
             for design in sys.argv[6:]:
-                with server(wire, workload, design), clients(wire, workload, 4 * cores):
+                with server(wire, workload, design):
+                    # Takes a minute where clients have these cores to themselves.
                     if design == "fastsocket":
-                        note_module()
-                    wait_opened(workload, connections, SECONDS)
-                    subprocess.run([MARK, "begin", str(DESIGNS.index(design) + 1)], check=True)
-                    wait_opened(workload, connections, SECONDS)
-                    subprocess.run([MARK, "end"], check=True)
+                        note_module(noted)
+                    with clients(wire, workload, 4 * cores):
+                        wait_opened(workload, connections, SECONDS)
+                        subprocess.run([MARK, "begin", str(DESIGNS.index(design) + 1)],
+                                       check=True)
+                        wait_opened(workload, connections, SECONDS)
+                        subprocess.run([MARK, "end"], check=True)
                 say("%s, %d cores: %s, %d of %d" % (workload, cores, design, repetition,
                                                    repetitions))
 
