@@ -12,7 +12,7 @@ import sys
 import time
 
 from bench import SUBNET, Ping, Wire, placed, say, server, write
-from fstest import filed, run, sysctl_for, wait_for
+from fstest import run, sysctl_for, wait_for
 
 ACTIVE = 1000
 # Of each address. When half of them are taken, connect() searches long for another one.
@@ -35,6 +35,12 @@ def memory():
     with open("/proc/meminfo") as f:
         info = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in f}
     return objects + info["Slab"] - pages + info["VmallocUsed"] + info["Percpu"]
+
+
+def left(*place):
+    """Connections of the namespace that are on their way out."""
+    words = run(*place, "cat", "/proc/net/sockstat").split("TCP:")[1].split()
+    return int(words[words.index("orphan") + 1]) + int(words[words.index("tw") + 1])
 
 
 def main():
@@ -68,7 +74,7 @@ def measure(wire, design, seconds, count, sources):
             each = (memory() - before) / count
             result = ping.result()
     # So that the next one begins with what this one began with.
-    wait_for(lambda: not filed(), 120)
+    wait_for(lambda: not left() and not left(*placed("clients")), 180)
     return each, result
 
 
