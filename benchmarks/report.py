@@ -56,7 +56,7 @@ class Plot:
 
     def __init__(self, directory, name, title, x, y, log=False):
         self.path = os.path.join(directory, name)
-        self.figure, self.axes = plt.subplots(figsize=(6, 3.6))
+        self.figure, self.axes = plt.subplots(figsize=(7.2, 3.6))
         self.axes.set(title=title, xlabel=x, ylabel=y)
         if log:
             self.axes.set_xscale("log", base=2)
@@ -80,7 +80,7 @@ class Plot:
     def html(self):
         if not self.axes.get_xscale() == "log":
             self.axes.set_ylim(bottom=0)
-        self.axes.legend()
+        self.axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
         self.figure.tight_layout()
         self.figure.savefig(self.path + ".png", dpi=120)
         inline = io.StringIO()
