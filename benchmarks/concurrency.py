@@ -12,7 +12,7 @@ import sys
 import time
 
 from bench import SUBNET, Ping, Wire, placed, say, server, write
-from fstest import run, sysctl_for, wait_for
+from fstest import in_netns, run, sockstat, sysctl_for, wait_for
 
 ACTIVE = 1000
 # Of each address. When half of them are taken, connect() searches long for another one.
@@ -37,10 +37,12 @@ def memory():
     return objects + info["Slab"] - pages + info["VmallocUsed"] + info["Percpu"]
 
 
-def left(*place):
-    """Connections of the namespace that are on their way out."""
-    words = run(*place, "cat", "/proc/net/sockstat").split("TCP:")[1].split()
-    return int(words[words.index("orphan") + 1]) + int(words[words.index("tw") + 1])
+def left():
+    """Connections at either end that are on their way out."""
+    with in_netns("clients"):
+        theirs = sockstat()["tw"]
+    stat = sockstat()
+    return stat["orphan"] + stat["tw"] + theirs
 
 
 def main():
@@ -74,7 +76,7 @@ def measure(wire, design, seconds, count, sources):
             each = (memory() - before) / count
             result = ping.result()
     # So that the next one begins with what this one began with.
-    wait_for(lambda: not left() and not left(*placed("clients")), 180)
+    wait_for(lambda: not left(), 180)
     return each, result
 
 

@@ -297,24 +297,25 @@ def goals(rows):
         for what, value in found:
             table.add(goal, "%s: %.2f" % (what, value), "yes" if value <= limit else "NO")
 
+    names = {"xfer": "transfers", "m2": "first touches", "instructions": "instructions"}
     by = group([row for row in rows if row["benchmark"] == "sharing"],
                "workload", "cores", "design")
     middle = {key: {name: statistics.median(values(runs, name))
-                    for name in ("xfer", "m2", "instructions")} for key, runs in by.items()}
+                    for name in names} for key, runs in by.items()}
     ours = [key for key in middle if key[2] == "fastsocket"]
     for workload in sorted({key[0] for key in ours}):
         cores = sorted(key[1] for key in ours if key[0] == workload)
         here = middle[workload, cores[-1], "fastsocket"]
         if len(cores) > 1:
-            for what, metric in ("transfers", "xfer"), ("first touches", "m2"):
-                add(what + " on the most cores <= 1.1 x those on the fewest",
+            for metric in "xfer", "m2":
+                add(names[metric] + " on the most cores <= 1.1 x those on the fewest",
                     [("%s, %d to %d" % (workload, cores[-1], cores[0]),
                       here[metric] / middle[workload, cores[0], "fastsocket"][metric])], 1.1)
         for other, what, limit in (("reuseport", "xfer", 0.25), ("cbpf", "xfer", 1),
                                    ("stock", "instructions", 1.02)):
             base = middle.get((workload, cores[-1], other))
             if base:
-                add("%s <= %g x %s" % ({"xfer": "transfers"}.get(what, what), limit, other),
+                add("%s <= %g x %s" % (names[what], limit, other),
                     [("%s, %d cores" % (workload, cores[-1]), here[what] / base[what])], limit)
     held = [row for row in rows if row["benchmark"] == "concurrency"]
     idle = group(held, "design")

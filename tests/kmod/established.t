@@ -83,12 +83,6 @@ def objects(*caches):
     return total
 
 
-def sockstat():
-    with open("/proc/self/net/sockstat") as f:
-        words = [line.split() for line in f if line.startswith("TCP:")][0]
-    return dict(zip(words[1::2], map(int, words[2::2])))
-
-
 @contextlib.contextmanager
 def no_leak(slack=0):
     """As many sockets afterwards as before; TIME_WAIT apart."""

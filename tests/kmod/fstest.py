@@ -287,6 +287,13 @@ def stats():
     return total
 
 
+def sockstat():
+    """TCP sockets: of this namespace those in use and in TIME_WAIT (tw), of all the others."""
+    with open("/proc/self/net/sockstat") as f:
+        words = [line.split() for line in f if line.startswith("TCP:")][0]
+    return dict(zip(words[1::2], map(int, words[2::2])))
+
+
 def wait_for(what, timeout=5.0):
     end = time.monotonic() + timeout * SLOW
     while not what():
