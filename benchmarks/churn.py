@@ -30,14 +30,15 @@ def measure(repetitions, reloads):
     for repetition in range(1, repetitions + 1):
         for kind in "reload", "kill":
             for mode in "plain", "reuseport", "migrate", "fastsocket":
-                with module(mode == "fastsocket"):
+                design = {"plain": "stock"}.get(mode, mode)
+                with module(design == "fastsocket"):
                     result = churn(mode, kind, reloads)
-                write("churn", design={"plain": "stock"}.get(mode, mode), kind=kind,
+                write("churn", design=design, kind=kind,
                       repetition=repetition, count=reloads, requests=result["requests"],
                       failed=result["failed"],
                       failed_per_1000=1000 * result["failed"] / reloads)
                 say("%s, %d x %s: %d of %d requests failed" % (
-                    mode, reloads, kind, result["failed"],
+                    design, reloads, kind, result["failed"],
                     result["requests"] + result["failed"]))
 
 

@@ -15,6 +15,7 @@
 #include <err.h>
 #include <errno.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,6 +28,8 @@
 
 #define MESSAGE		64
 #define MAX_ACTIVE	4096
+/* Less than a listener's backlog holds. */
+#define BURST		64
 /* Latencies are counted in steps of a 16th of a power of two, in ns. */
 #define STEP_BITS	4
 #define STEPS		(64 << STEP_BITS)
@@ -72,10 +75,13 @@ static double get_percentile(uint64_t total, double part)
 	return 0;
 }
 
-static int open_one(long n)
+/* A connection, or the beginning of one. */
+static int start_one(long n, int flags)
 {
 	struct sockaddr_in from = { .sin_family = AF_INET };
-	int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1;
+	/* Reset when closed: what comes next is not to wait for TIME_WAIT. */
+	struct linger reset = { .l_onoff = 1 };
+	int fd = socket(AF_INET, SOCK_STREAM | flags, 0), one = 1;
 
 	if (fd < 0)
 		err(1, "socket");
@@ -86,10 +92,37 @@ static int open_one(long n)
 		if (bind(fd, (struct sockaddr *)&from, sizeof(from)))
 			err(1, "bind to %s", sources[n % nsources]);
 	}
-	if (connect(fd, (struct sockaddr *)&to, sizeof(to)))
+	if (connect(fd, (struct sockaddr *)&to, sizeof(to)) && errno != EINPROGRESS)
 		err(1, "connection %ld", n);
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
 	return fd;
+}
+
+/* Many at a time, as nobody waits for a single one. */
+static void open_idle(long idle)
+{
+	struct pollfd burst[BURST];
+
+	for (long done = 0; done < idle;) {
+		int n = idle - done < BURST ? idle - done : BURST;
+
+		for (int i = 0; i < n; i++) {
+			burst[i].fd = start_one(done++, SOCK_NONBLOCK);
+			burst[i].events = POLLOUT;
+		}
+		for (int i = 0; i < n; i++) {
+			int error;
+			socklen_t length = sizeof(error);
+
+			if (poll(&burst[i], 1, -1) != 1 ||
+			    getsockopt(burst[i].fd, SOL_SOCKET, SO_ERROR, &error, &length))
+				err(1, "poll");
+			errno = error;
+			if (error)
+				err(1, "an idle connection");
+		}
+	}
 }
 
 static void send_message(int fd, unsigned int n)
@@ -155,13 +188,12 @@ int main(int argc, char **argv)
 	nsources = argc - 6;
 	if (setrlimit(RLIMIT_NOFILE, &files))
 		err(1, "setrlimit");
-	for (long i = 0; i < idle; i++)
-		open_one(i);
+	open_idle(idle);
 	printf("idle %ld\n", idle);
 	fflush(stdout);
 	getchar();
 	for (int i = 0; i < active; i++)
-		fds[i] = open_one(i);
+		fds[i] = start_one(i, 0);
 	total = ping(fds, active, seconds);
 	printf("{\"echoes\": %llu, \"p50\": %.1f, \"p99\": %.1f, \"p99.9\": %.1f}\n",
 	       (unsigned long long)total, get_percentile(total, .5),
