@@ -175,12 +175,15 @@ def listens():
 
 
 @contextlib.contextmanager
-def server(wire, workload, design, cores=None):
-    """A server in one of the designs, ready to serve on @cores, or all that are for it."""
+def server(wire, workload, design, cores=None, loaded=lambda: None):
+    """A server in one of the designs, ready to serve on @cores, or all that are for it.
+    @loaded is called when the module is there, if it is to be, and the server is not yet."""
     cores = cores or wire.cores
     ours = design.startswith("fastsocket")
     active = workload in ("haproxy", "connect")
     with module(ours):
+        if ours:
+            loaded()
         wire.steer("auto" if active and ours else "off", cores)
         program = SERVERS[workload](design, cores)
         try:
