@@ -110,22 +110,25 @@ static bool fs_drain_done(struct fs_local *l)
 static void fs_drain_work(struct work_struct *work)
 {
 	struct fs_local *l, *tmp;
-	bool again = false, quick = false;
+	bool wait = false, again = false, quick = false;
 	LIST_HEAD(done);
 
 	mutex_lock(&fs_mutex);
 	list_for_each_entry(l, &fs_draining, list) {
 		l->idle = !reqsk_queue_len(fs_queue(l->sk));
 		l->fresh = false;
+		wait |= l->idle || l->graces < 2;
 	}
 	mutex_unlock(&fs_mutex);
 
 	/*
 	 * An ACK that another CPU is processing leaves the half-open count
 	 * before it enters the accept queue: see inet_csk_complete_hashdance().
-	 * Expedited, because until then the port is held.
+	 * Expedited, because until then the port is held; and not for those that
+	 * only wait for their half-open connections.
 	 */
-	synchronize_rcu_expedited();
+	if (wait)
+		synchronize_rcu_expedited();
 
 	mutex_lock(&fs_mutex);
 	list_for_each_entry_safe(l, tmp, &fs_draining, list) {
@@ -135,7 +138,7 @@ static void fs_drain_work(struct work_struct *work)
 			quick = true;
 			continue;
 		}
-		l->graces++;
+		l->graces += wait;
 		fs_drain_move(l);
 		if (fs_drain_done(l)) {
 			list_move(&l->list, &done);

@@ -688,8 +688,8 @@ static void fs_set_route(struct sk_buff *skb, const struct sock *sk, u8 pf)
  * @fn: the namespace's state
  * @p: the packet; it has no socket
  *
- * The socket is assigned with sock_efree(), which no other hook uses: so it
- * can be told from what early demux assigns.
+ * The socket is assigned with sock_efree(), which nobody else uses for one of
+ * TCP: so it can be told from what early demux assigns.
  *
  * Context: softirq, RCU read side.
  */

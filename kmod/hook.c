@@ -81,8 +81,8 @@ static void fs_deliver(struct fs_net *fn, struct sk_buff *skb,
 {
 	struct fs_packet p;
 
-	/* fs_established_find() has assigned and counted it. */
-	if (skb->sk && skb->destructor == sock_efree) {
+	/* fs_established_find() has assigned and counted it. (UDP's early demux, up to 6.8.) */
+	if (skb->sk && skb->destructor == sock_efree && skb->sk->sk_protocol == IPPROTO_TCP) {
 		if (fs_established_same(skb, state->pf))
 			return;
 		skb_orphan(skb);

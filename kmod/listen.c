@@ -40,6 +40,9 @@ static struct fs_table __percpu *fs_table;
 /* All of them: whether a SYN that finds none here would elsewhere. */
 static struct hlist_head fs_anywhere[1 << FS_ANYWHERE_BITS];
 
+/* Of one key on a CPU, as each SYN looks at all of them. */
+#define FS_CORE_MAX		64
+
 /* A turn in this many begins with the parent's queue, so it cannot starve. */
 #define FS_TURNS	8
 
@@ -456,6 +459,17 @@ static int fs_listen_start(struct socket *sock, struct sock *parent)
 	return err;
 }
 
+static unsigned int fs_listen_count(int cpu, unsigned long key)
+{
+	const struct fs_local *l;
+	unsigned int n = 0;
+
+	lockdep_assert_held(&fs_mutex);
+	hlist_for_each_entry(l, fs_head(cpu, key), node)
+		n += l->key == key;
+	return n;
+}
+
 /* The allowed CPU with the fewest local listeners of this key. */
 static int fs_pick_cpu(unsigned long key)
 {
@@ -464,11 +478,8 @@ static int fs_pick_cpu(unsigned long key)
 	unsigned int least = UINT_MAX;
 
 	for_each_cpu_and(cpu, allowed, cpu_online_mask) {
-		const struct fs_local *l;
-		unsigned int n = 0;
+		unsigned int n = fs_listen_count(cpu, key);
 
-		hlist_for_each_entry(l, fs_head(cpu, key), node)
-			n += l->key == key;
 		if (n < least) {
 			least = n;
 			best = cpu;
@@ -507,6 +518,8 @@ static int fs_listen_follow(struct fs_local *l)
 	/* A reader that goes on into another chain sees less, and comes to its end. */
 	if (err || l->state == FS_OFF || l->key != key)
 		fs_listen_unpublish(l);
+	if (!err && hlist_unhashed(&l->node) && fs_listen_count(l->cpu, key) >= FS_CORE_MAX)
+		err = -ENOSPC;
 	l->state = err ? FS_OFF : FS_LIVE;
 	WRITE_ONCE(l->key, key);
 	if (!err && hlist_unhashed(&l->node))
@@ -586,6 +599,8 @@ int fs_listen_spawn(struct socket *psock, int *cpu, struct file **filp)
 	rcu_read_unlock();
 	l->cpu = *cpu == FASTSOCKET_CPU_ANY ? fs_pick_cpu(l->key) : *cpu;
 	err = l->cpu < 0 ? l->cpu : 0;
+	if (!err && fs_listen_count(l->cpu, l->key) >= FS_CORE_MAX)
+		err = -ENOSPC;
 	if (err) {
 		/* It is closed later, and in no list to be found before. */
 		WRITE_ONCE(sock->sk->sk_prot, fs_family(parent)->stock_prot);
@@ -633,7 +648,8 @@ out_free:
  *
  * Context: process.
  * Return: 0, or -EOPNOTSUPP where an option has come that a local listener
- * cannot have: then its local listeners take no new connections.
+ * cannot have, -ENOSPC where there are too many of its new group on a CPU: then
+ * its local listeners take no new connections.
  */
 int fs_listen_sync(struct socket *psock)
 {

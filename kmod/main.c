@@ -104,41 +104,9 @@ static struct pernet_operations fs_net_ops = {
 	.size = sizeof(struct fs_net),
 };
 
-static int __init fs_init(void)
+/* Nobody can ask for anything any more. */
+static void fs_teardown(void)
 {
-	int err;
-
-	err = fs_listen_init();
-	if (err)
-		return err;
-	err = fs_established_init();
-	if (err)
-		goto out_listen;
-	err = fs_steer_init();
-	if (err)
-		goto out_established;
-	err = register_pernet_subsys(&fs_net_ops);
-	if (err)
-		goto out_steer;
-	err = fs_control_init();
-	if (err)
-		goto out_pernet;
-	return 0;
-
-out_pernet:
-	unregister_pernet_subsys(&fs_net_ops);
-out_steer:
-	fs_steer_exit();
-out_established:
-	fs_established_exit();
-out_listen:
-	fs_listen_exit();
-	return err;
-}
-
-static void __exit fs_exit(void)
-{
-	fs_control_exit();
 	fs_listen_detach_all();
 
 	/*
@@ -156,6 +124,43 @@ static void __exit fs_exit(void)
 	fs_established_exit();
 	fs_listen_exit();
 	rcu_barrier();
+}
+
+static int __init fs_init(void)
+{
+	int err;
+
+	err = fs_listen_init();
+	if (err)
+		return err;
+	err = fs_established_init();
+	if (err)
+		goto out_listen;
+	err = fs_steer_init();
+	if (err)
+		goto out_established;
+	err = register_pernet_subsys(&fs_net_ops);
+	if (err)
+		goto out_steer;
+	err = fs_control_init();
+	/* Somebody may have found /proc/fastsocket meanwhile. */
+	if (err)
+		fs_teardown();
+	return err;
+
+out_steer:
+	fs_steer_exit();
+out_established:
+	fs_established_exit();
+out_listen:
+	fs_listen_exit();
+	return err;
+}
+
+static void __exit fs_exit(void)
+{
+	fs_control_exit();
+	fs_teardown();
 }
 
 module_init(fs_init);

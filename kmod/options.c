@@ -7,6 +7,7 @@
  * deferred accept, Fast Open), its children are born as copies of it, and its
  * bind conflicts go by some. All three want the same values here.
  */
+#include <linux/cgroup.h>
 #include <linux/security.h>
 #include <net/inet_connection_sock.h>
 #include <net/tcp.h>
@@ -84,6 +85,29 @@ static void fs_copy_sock(struct sock *to, const struct sock *from)
 	FS_COPY(to, from, sk_ll_usec);
 	FS_COPY(to, from, sk_prefer_busy_poll);
 	FS_COPY(to, from, sk_busy_poll_budget);
+#endif
+}
+
+/*
+ * Programs of the parent's control group judge what comes for it, not those of
+ * the group that the caller is in. As cgroup_sk_clone() and cgroup_sk_free() have
+ * it, which no module can call.
+ */
+static void fs_copy_cgroup(struct sock *to, struct sock *from)
+{
+#ifdef CONFIG_SOCK_CGROUP_DATA
+	struct sock_cgroup_data *t = &to->sk_cgrp_data, *f = &from->sk_cgrp_data;
+	struct cgroup *old = sock_cgroup_ptr(t), *new = sock_cgroup_ptr(f);
+
+	sock_cgroup_set_classid(t, sock_cgroup_classid(f));
+	sock_cgroup_set_prioidx(t, sock_cgroup_prioidx(f));
+	if (old == new)
+		return;
+	cgroup_get(new);
+	cgroup_bpf_get(new);
+	WRITE_ONCE(t->cgroup, new);
+	cgroup_bpf_put(old);
+	cgroup_put(old);
 #endif
 }
 
@@ -222,13 +246,12 @@ static int fs_keys_get_md5(struct fs_keys *keys, const struct sock *sk)
 			struct sockaddr_in6 *sin6 = (void *)&md5->tcpm_addr;
 
 			sin6->sin6_family = AF_INET6;
-			if (key->family == AF_INET) {
+			/* Of a mapped address, the prefix is that of IPv4. */
+			if (key->family == AF_INET)
 				ipv6_addr_set_v4mapped(key->addr.a4.s_addr,
 						       &sin6->sin6_addr);
-				md5->tcpm_prefixlen += 96;
-			} else {
+			else
 				sin6->sin6_addr = key->addr.a6;
-			}
 #endif
 		}
 	}
@@ -339,6 +362,7 @@ int fs_options_copy(struct sock *to, struct sock *from)
 		err = fs_copy_congestion(to, from);
 	if (!err) {
 		fs_copy_sock(to, from);
+		fs_copy_cgroup(to, from);
 		fs_copy_inet(to, from);
 		fs_copy_tcp(to, from);
 		security_sk_clone(from, to);

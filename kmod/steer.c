@@ -68,6 +68,9 @@ static struct fs_rss *fs_rss_read(struct net_device *dev, const s32 *cpus, u32 c
 	u8 *key, hfunc = 0;
 	int err;
 
+	/* Its driver is not to be called now. */
+	if (!netif_device_present(dev))
+		return ERR_PTR(-ENODEV);
 	if (!ops || !ops->get_rxfh || !ops->get_rxfh_key_size ||
 	    !ops->get_rxfh_indir_size)
 		return ERR_PTR(-EOPNOTSUPP);
@@ -116,7 +119,7 @@ static bool fs_rss_equal(const struct fs_rss *a, const struct fs_rss *b)
 	       !memcmp(a->cpus, b->cpus, array_size(a->size, sizeof(*a->cpus)));
 }
 
-/* What cannot be read any more is not known: the ports are any. */
+/* What cannot be read any more is not known: the ports are any. Unless it comes back. */
 static void fs_steer_refresh(struct work_struct *work)
 {
 	struct fs_rss *old, *new;
@@ -130,6 +133,8 @@ static void fs_steer_refresh(struct work_struct *work)
 		again = true;
 		old = rtnl_dereference(st->rss);
 		new = fs_rss_read(st->dev, st->cpus, st->count);
+		if (PTR_ERR_OR_ZERO(new) == -ENODEV)
+			continue;
 		if (IS_ERR(new))
 			new = NULL;
 		if (fs_rss_equal(old, new)) {

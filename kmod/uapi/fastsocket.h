@@ -63,8 +63,9 @@ struct fastsocket_info {
  * congestion control, an IPsec policy, receive time stamps or IPv6 extension
  * headers are set on it, which a module cannot share; EAGAIN listen_spawn is 0
  * in the namespace of the socket; ENXIO @cpu is offline or
- * (FASTSOCKET_CPU_ANY) none of the caller's CPUs is online; EMFILE, ENFILE,
- * ENOMEM as for socket().
+ * (FASTSOCKET_CPU_ANY) none of the caller's CPUs is online; ENOSPC 64 local
+ * listeners of this parent are on that CPU already; EMFILE, ENFILE, ENOMEM as
+ * for socket().
  */
 struct fastsocket_spawn {
 	__s32 listen_fd;
@@ -80,7 +81,8 @@ struct fastsocket_spawn {
  *
  * Errors: EBADF, ENOTSOCK, EPROTONOSUPPORT, EINVAL as for
  * &struct fastsocket_spawn. EOPNOTSUPP: an option has been set that local
- * listeners cannot have; they take no new connections from now on.
+ * listeners cannot have; ENOSPC: they have come into a SO_REUSEPORT group that
+ * has 64 on their CPU. They take no new connections from now on.
  */
 struct fastsocket_sync {
 	__s32 listen_fd;

@@ -549,6 +549,21 @@ def nothing_else(stack):
 
 
 @case
+def crowded(stack):
+    """A CPU takes no more than 64 local listeners of one: ENOSPC. Another CPU does, and this one when one has gone."""
+    parent = listener(stack)
+    locals_ = [spawn(stack, parent, 0) for _ in range(64)]
+    try:
+        spawn(stack, parent, 0)
+        raise AssertionError("one too many")
+    except OSError as err:
+        assert err.errno == errno.ENOSPC
+    spawn(stack, parent, 1)
+    locals_.pop().close()
+    spawn(stack, parent, 0)
+
+
+@case
 def large_group(stack):
     """A SO_REUSEPORT group that grows beyond the 128 members that its table has at first keeps its local listeners, and so does one that is made anew."""
     def member():

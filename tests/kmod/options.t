@@ -6,7 +6,9 @@ import errno
 import os
 import socket
 import struct
+import subprocess
 import sys
+import tempfile
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -207,6 +209,49 @@ def md5(stack):
     sync(parent)
     connect(stack, "127.0.0.1", port_of(parent), 0)
     assert local.take()
+
+
+@case
+def md5_mapped(stack):
+    """A TCP MD5 key for an IPv4 client of an IPv6 listener."""
+    def key(sock):
+        sock.setsockopt(TCP, TCP_MD5SIG, md5_key("127.0.0.1", b"secret"))
+
+    mapped = struct.pack("=HHI16s104x", socket.AF_INET6, 0, 0,
+                         socket.inet_pton(socket.AF_INET6, "::ffff:127.0.0.1"))
+    mapped += struct.pack("=BBHi80s", 0, 0, 6, 0, b"secret")
+    try:
+        parent = listener(stack, "::", setup=lambda s: s.setsockopt(TCP, TCP_MD5SIG, mapped))
+    except OSError as err:
+        raise Skip("no TCP MD5 in this kernel: %s" % err) from err
+    local = spawn(stack, parent, 0)
+    client = connect(stack, "127.0.0.1", port_of(parent), 0, setup=key)
+    talk(client, local.take())
+
+
+@case
+def control_group(stack):
+    """A connection belongs to the control group of the application's listener, whoever has made the local one."""
+    root = tempfile.mkdtemp()
+    if subprocess.run(["mount", "-t", "cgroup2", "none", root], check=False).returncode:
+        raise Skip("no cgroup2 in this kernel")
+    stack.callback(run, "umount", root)
+    mine = "fastsocket-test"
+    os.mkdir(root + "/" + mine)
+    stack.callback(os.rmdir, root + "/" + mine)
+
+    def enter(group):
+        with open("%s/%s/cgroup.procs" % (root, group), "w") as f:
+            f.write(str(os.getpid()))
+    stack.callback(enter, "")
+    enter(mine)
+    parent = listener(stack)
+    enter("")
+    local = spawn(stack, parent, 0)
+    connect(stack, "127.0.0.1", port_of(parent), 0)
+    assert local.take()
+    shown = run("ss", "-Htn", "--cgroup", "sport = :%d" % port_of(parent))
+    assert "/" + mine in shown, shown
 
 
 @case
