@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * A worker belongs to one CPU: its own choice, or (listen_spawn=2) ours. What
- * we chose is not passed on to its children and threads.
+ * we chose is not passed on to its children and threads, nor to programs that it
+ * starts.
  */
 #include <sched.h>
 #include <stdlib.h>
@@ -27,18 +28,33 @@ int affinity_cpu(void)
 	return -1;
 }
 
-void affinity_bind(int cpu)
+static bool bind_to(int cpu)
 {
 	cpu_set_t set;
 
-	if (sched_getaffinity(0, sizeof(mine.before), &mine.before))
-		return;
 	CPU_ZERO(&set);
 	CPU_SET(cpu, &set);
-	if (sched_setaffinity(0, sizeof(set), &set))
+	return !sched_setaffinity(0, sizeof(set), &set);
+}
+
+void affinity_bind(int cpu)
+{
+	if (sched_getaffinity(0, sizeof(mine.before), &mine.before) || !bind_to(cpu))
 		return;
 	mine.bound = true;
 	mine.cpu = cpu;
+}
+
+/* As if we had not bound the thread, until affinity_return() if this returns true. */
+bool affinity_lift(void)
+{
+	return mine.bound && affinity_cpu() == mine.cpu &&
+	       !sched_setaffinity(0, sizeof(mine.before), &mine.before);
+}
+
+void affinity_return(void)
+{
+	bind_to(mine.cpu);
 }
 
 bool affinity_bound(void)
@@ -49,8 +65,7 @@ bool affinity_bound(void)
 /* In a forked child. */
 void affinity_child(void)
 {
-	if (mine.bound && affinity_cpu() == mine.cpu)
-		sched_setaffinity(0, sizeof(mine.before), &mine.before);
+	affinity_lift();
 	mine.bound = false;
 }
 

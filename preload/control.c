@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * The module's ioctls. The device is open for the length of one call: an open
- * one would keep the module from being unloaded. The file of /proc would not.
+ * one would keep the module from being unloaded. The file of /proc would not, and
+ * stays open for connect() and for what has lost sight of the device.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -13,21 +14,6 @@
 #include <unistd.h>
 
 #include "fsocket.h"
-
-static int call(unsigned long cmd, void *arg)
-{
-	int fd = syscall(SYS_openat, AT_FDCWD, FASTSOCKET_DEVICE,
-			 O_RDWR | O_CLOEXEC);
-	int ret, saved;
-
-	if (fd < 0)
-		return -1;
-	ret = ioctl(fd, cmd, arg);
-	saved = errno;
-	syscall(SYS_close, fd);
-	errno = saved;
-	return ret;
-}
 
 /*
  * The descriptor that connect() asks by. It stays open, as that may be often:
@@ -53,6 +39,36 @@ static bool is_kept(int fd)
 bool control_owns(int fd)
 {
 	return fd >= 0 && fd == __atomic_load_n(&kept, __ATOMIC_RELAXED) && is_kept(fd);
+}
+
+/* By what listen() has opened, for those who have lost sight of the device (chroot()). */
+static int call_kept(unsigned long cmd, void *arg)
+{
+	int by = __atomic_load_n(&kept, __ATOMIC_ACQUIRE);
+	int saved = errno, ret;
+
+	if (!control_owns(by))
+		return -1;
+	ret = ioctl(by, cmd, arg);
+	/* The module is gone: that there is no device says it better. */
+	if (ret && errno == ENOTTY)
+		errno = saved;
+	return ret;
+}
+
+static int call(unsigned long cmd, void *arg)
+{
+	int fd = syscall(SYS_openat, AT_FDCWD, FASTSOCKET_DEVICE,
+			 O_RDWR | O_CLOEXEC);
+	int ret, saved;
+
+	if (fd < 0)
+		return call_kept(cmd, arg);
+	ret = ioctl(fd, cmd, arg);
+	saved = errno;
+	syscall(SYS_close, fd);
+	errno = saved;
+	return ret;
 }
 
 static time_t seconds(void)

@@ -6,8 +6,10 @@
 #define FSOCKET_H
 
 #include <poll.h>
+#include <spawn.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/select.h>
 #include <sys/socket.h>
@@ -18,6 +20,7 @@ enum level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 
 /* log.c */
 void log_init(void);
+void log_stderr(void);
 void logf_at(enum level level, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 
@@ -34,6 +37,8 @@ int control_port(int fd, unsigned int flags, const struct sockaddr *addr,
 /* affinity.c: the CPU of a worker */
 int affinity_cpu(void);
 void affinity_bind(int cpu);
+bool affinity_lift(void);
+void affinity_return(void);
 void affinity_child(void);
 bool affinity_bound(void);
 void *affinity_inherit(void *(*func)(void *), void *arg);
@@ -59,7 +64,7 @@ int listener_local(int fd, int epfd);
 int listener_next_local(int fd, int after);
 int listener_add(int epfd, int fd, const struct epoll_event *ev);
 int listener_mod(int epfd, int fd, const struct epoll_event *ev);
-int listener_del(int epfd, int fd);
+int listener_del(int epfd, int fd, bool waits);
 void listener_settle(void);
 void listener_closed(int fd);
 void listener_drop_local(int local);
@@ -111,6 +116,17 @@ struct real {
 	int (*select)(int, fd_set *, fd_set *, fd_set *, struct timeval *);
 	int (*pselect)(int, fd_set *, fd_set *, fd_set *, const struct timespec *,
 		       const sigset_t *);
+	int (*system)(const char *);
+	FILE *(*popen)(const char *, const char *);
+	int (*posix_spawn)(pid_t *, const char *, const posix_spawn_file_actions_t *,
+			   const posix_spawnattr_t *, char *const [], char *const []);
+	int (*posix_spawnp)(pid_t *, const char *, const posix_spawn_file_actions_t *,
+			    const posix_spawnattr_t *, char *const [], char *const []);
+	int (*execv)(const char *, char *const []);
+	int (*execvp)(const char *, char *const []);
+	int (*execve)(const char *, char *const [], char *const []);
+	int (*execvpe)(const char *, char *const [], char *const []);
+	int (*fexecve)(int, char *const [], char *const []);
 	int (*pthread_create)(pthread_t *, const pthread_attr_t *,
 			      void *(*)(void *), void *);
 };

@@ -52,6 +52,15 @@ static void resolve(void)
 	GET(ppoll);
 	GET(select);
 	GET(pselect);
+	GET(system);
+	GET(popen);
+	GET(posix_spawn);
+	GET(posix_spawnp);
+	GET(execv);
+	GET(execvp);
+	GET(execve);
+	GET(execvpe);
+	GET(fexecve);
 	GET(pthread_create);
 	/* Last: it says that all are there. */
 	GET(close);
@@ -181,6 +190,13 @@ API int epoll_create1(int flags)
 	return fd;
 }
 
+/*
+ * Which set the calling thread has last waited for, and whether it has had an
+ * event since that no accept() has answered yet.
+ */
+static __thread int waited = -1;
+static __thread bool told;
+
 API int epoll_ctl(int epfd, int op, int fd, struct epoll_event *ev)
 {
 	bool given;
@@ -197,16 +213,9 @@ API int epoll_ctl(int epfd, int op, int fd, struct epoll_event *ev)
 	if (kind(fd) == KIND_LISTENER && op == EPOLL_CTL_MOD && given)
 		return listener_mod(epfd, fd, ev);
 	if (kind(fd) == KIND_LISTENER && op == EPOLL_CTL_DEL)
-		return listener_del(epfd, fd);
+		return listener_del(epfd, fd, waited == epfd);
 	return real()->epoll_ctl(epfd, op, fd, ev);
 }
-
-/*
- * Which set the calling thread has last waited for, and whether it has had an
- * event since that no accept() has answered yet.
- */
-static __thread int waited = -1;
-static __thread bool told;
 
 static int waits(int epfd, int n)
 {
@@ -412,6 +421,8 @@ static void replaced(int from, int to, int ret)
 		return;
 	if (kind_here(to) == KIND_LISTENER || kind_here(to) == KIND_EPOLL)
 		listener_closed(to);
+	if (to == STDERR_FILENO && listener_ours())
+		log_stderr();
 	duped(from, to);
 }
 
@@ -594,6 +605,35 @@ API int pselect(int n, fd_set *in, fd_set *out, fd_set *ex,
 	selecting(n, in);
 	return real()->pselect(n, in, out, ex, timeout, mask);
 }
+
+/* A program that is started is not bound as we have bound the thread that starts it. */
+#define STARTS(type, name, params, ...)			\
+API type name params					\
+{							\
+	bool lifted = on && affinity_lift();		\
+	type ret = real()->name(__VA_ARGS__);		\
+	int saved = errno;				\
+							\
+	if (lifted)					\
+		affinity_return();			\
+	errno = saved;					\
+	return ret;					\
+}
+
+STARTS(int, system, (const char *command), command)
+STARTS(FILE *, popen, (const char *command, const char *mode), command, mode)
+STARTS(int, posix_spawn, (pid_t *pid, const char *path, const posix_spawn_file_actions_t *acts,
+			  const posix_spawnattr_t *attr, char *const argv[], char *const envp[]),
+       pid, path, acts, attr, argv, envp)
+STARTS(int, posix_spawnp, (pid_t *pid, const char *file, const posix_spawn_file_actions_t *acts,
+			   const posix_spawnattr_t *attr, char *const argv[], char *const envp[]),
+       pid, file, acts, attr, argv, envp)
+STARTS(int, execv, (const char *path, char *const argv[]), path, argv)
+STARTS(int, execvp, (const char *file, char *const argv[]), file, argv)
+STARTS(int, execve, (const char *path, char *const argv[], char *const envp[]), path, argv, envp)
+STARTS(int, execvpe, (const char *file, char *const argv[], char *const envp[]),
+       file, argv, envp)
+STARTS(int, fexecve, (int fd, char *const argv[], char *const envp[]), fd, argv, envp)
 
 API int pthread_create(pthread_t *thread, const pthread_attr_t *attr,
 		       void *(*func)(void *), void *arg)

@@ -42,6 +42,7 @@ struct waiter {
 };
 
 struct listener {
+	struct listener *next;	/* of the spare ones */
 	ino_t ino;
 	int fds;		/* descriptors of this process */
 	bool inherited;		/* another process has called listen() */
@@ -154,6 +155,42 @@ static ino_t inode(int fd)
 	return fstat(fd, &st) ? 0 : st.st_ino;
 }
 
+/* Used again and never freed: close() may be called in a handler, free() may not. */
+static struct waiter *spare_waiters;
+static struct listener *spare_listeners;
+
+static struct waiter *take_waiter(void)
+{
+	struct waiter *w = spare_waiters;
+
+	if (!w)
+		return malloc(sizeof(*w));
+	spare_waiters = w->next;
+	return w;
+}
+
+static struct listener *take_listener(void)
+{
+	struct listener *l = spare_listeners;
+
+	if (!l)
+		return malloc(sizeof(*l));
+	spare_listeners = l->next;
+	return l;
+}
+
+static void give_waiter(struct waiter *w)
+{
+	w->next = spare_waiters;
+	spare_waiters = w;
+}
+
+static void give_listener(struct listener *l)
+{
+	l->next = spare_listeners;
+	spare_listeners = l;
+}
+
 static void forget(int fd);
 
 /* Under the lock. The record of a listener, new where it is not known. */
@@ -172,11 +209,10 @@ static struct listener *record(int fd, bool inherited)
 			l = listeners[i];
 			goto known;
 		}
-	l = calloc(1, sizeof(*l));
+	l = take_listener();
 	if (!l)
 		return NULL;
-	l->ino = ino;
-	l->inherited = inherited;
+	*l = (struct listener){ .ino = ino, .inherited = inherited };
 known:
 	l->fds++;
 	listeners[fd] = l;
@@ -208,6 +244,12 @@ bool listener_detect(int fd)
 	return true;
 }
 
+/* Not by libc, whose close() is where a thread may be cancelled: with the lock held. */
+static void close_ours(int fd)
+{
+	syscall(SYS_close, fd);
+}
+
 /*
  * Keep our numbers away from the application's: it gets the lowest ones, as
  * without us. Not far away, as the kernel's table has to reach that far.
@@ -226,7 +268,7 @@ int fd_raise(int fd)
 	high = real()->fcntl(fd, F_DUPFD_CLOEXEC, base);
 	if (high < 0)
 		return fd;
-	real()->close(fd);
+	close_ours(fd);
 	return high;
 }
 
@@ -238,7 +280,7 @@ static void drop(struct waiter *w)
 	/* Another process may hold the set and, by fork, the file. */
 	if (!w->parked)
 		real()->epoll_ctl(w->epfd, EPOLL_CTL_DEL, w->local, NULL);
-	real()->close(w->local);
+	close_ours(w->local);
 	kinds[w->local] = KIND_UNKNOWN;
 	w->local = -1;
 	locals--;
@@ -268,8 +310,14 @@ static void spawn(struct listener *l, struct waiter *w)
 	int cpu, local;
 
 	if (w->local >= 0 || !(ev.events & EPOLLIN) || ev.events & EPOLLONESHOT ||
-	    !is_worker(l) || control_info(&info) ||
-	    info.listen_spawn == FASTSOCKET_SPAWN_OFF)
+	    !is_worker(l))
+		return;
+	if (control_info(&info)) {
+		logf_at(LOG_INFO, "descriptor %d is served without a local listener: the module cannot be asked: %s",
+			w->fd, strerror(errno));
+		return;
+	}
+	if (info.listen_spawn == FASTSOCKET_SPAWN_OFF)
 		return;
 	cpu = affinity_cpu();
 	if (cpu < 0 && info.listen_spawn != FASTSOCKET_SPAWN_BIND)
@@ -283,7 +331,7 @@ static void spawn(struct listener *l, struct waiter *w)
 	}
 	local = fd_raise(local);
 	if (local >= FDS || real()->epoll_ctl(w->epfd, EPOLL_CTL_ADD, local, &ev)) {
-		real()->close(local);
+		close_ours(local);
 		return;
 	}
 	if (affinity_cpu() < 0)
@@ -309,23 +357,23 @@ static void forget(int fd)
 	while ((w = l->waiters)) {
 		l->waiters = w->next;
 		drop(w);
-		free(w);
+		give_waiter(w);
 	}
-	free(l);
+	give_listener(l);
 }
 
 /*
  * nginx takes its listeners out of the set and puts them back every few
  * accepts, to be at the end of the wait queue. So out is not yet gone: the
  * local listener is closed only if the listener is still out when the thread
- * is about to wait.
+ * is about to wait; at once if it is not one that waits for the set.
  */
 static __thread int parked;
 
-static void park(struct waiter *w)
+static void park(struct waiter *w, bool waits)
 {
 	w->parked = true;
-	if (w->local < 0 || w->tid != gettid_()) {
+	if (w->local < 0 || w->tid != gettid_() || !waits) {
 		drop(w);
 		return;
 	}
@@ -356,7 +404,7 @@ static void remove_waiter(struct listener *l, struct waiter *w)
 		p = &(*p)->next;
 	*p = w->next;
 	drop(w);
-	free(w);
+	give_waiter(w);
 }
 
 static struct waiter *find(struct listener *l, int epfd, int fd)
@@ -484,7 +532,7 @@ int listener_add(int epfd, int fd, const struct epoll_event *ev)
 		w = NULL;
 	}
 	if (!w) {
-		w = calloc(1, sizeof(*w));
+		w = take_waiter();
 		if (!w)
 			goto out;
 		*w = (struct waiter){ .next = l->waiters, .epfd = epfd, .fd = fd,
@@ -566,7 +614,8 @@ out:
 	return ret;
 }
 
-int listener_del(int epfd, int fd)
+/* @waits: the calling thread has last waited for that set. */
+int listener_del(int epfd, int fd, bool waits)
 {
 	struct listener *l;
 	struct waiter *w;
@@ -578,7 +627,7 @@ int listener_del(int epfd, int fd)
 	l = kinds[fd] == KIND_LISTENER ? listeners[fd] : NULL;
 	w = l && !ret ? find(l, epfd, fd) : NULL;
 	if (w)
-		park(w);
+		park(w, waits);
 	release();
 	errno = saved;
 	return ret;
@@ -663,7 +712,8 @@ void listener_duped(int from, int to)
 
 /*
  * In the child of a fork(): the local listeners are its parent's, and so is
- * their place in epoll sets that both hold; only the numbers go.
+ * their place in epoll sets that both hold; only the numbers go. How the
+ * application's listeners are in these sets is still to be known.
  */
 static void child(void)
 {
@@ -673,14 +723,14 @@ static void child(void)
 		struct listener *l = listeners[fd];
 
 		if (kinds[fd] == KIND_LOCAL) {
-			real()->close(fd);
-			kinds[fd] = KIND_UNKNOWN;
-		} else if (kinds[fd] == KIND_EPOLL) {
+			close_ours(fd);
 			kinds[fd] = KIND_UNKNOWN;
 		} else if (kinds[fd] == KIND_LISTENER) {
-			/* Memory of the parent's waiters is left alone: malloc() may not do yet. */
 			l->inherited = true;
-			l->waiters = NULL;
+			for (struct waiter *w = l->waiters; w; w = w->next) {
+				w->local = -1;
+				w->tid = 0;
+			}
 		}
 	}
 	locals = 0;

@@ -688,8 +688,8 @@ static int cmd_setup(int argc, char **argv)
 	need_root("set up a device");
 	nic_open(&nic, args.device);
 	if (!args.dry_run) {
-		hold_signals();
 		ret = state_lock();
+		hold_signals();
 		if (ret)
 			errx(EXIT_FAILURE, "cannot save what is set now in /run/fastsocket: %s; nothing has been changed",
 			     strerror(-ret));
@@ -729,8 +729,8 @@ static int cmd_reset(int argc, char **argv)
 	argp_parse(&argp, argc, argv, 0, NULL, &args);
 	need_root("reset a device");
 	nic_open(&nic, args.device);
-	hold_signals();
 	ret = state_lock();
+	hold_signals();
 	if (ret)
 		errx(EXIT_FAILURE, "cannot use /run/fastsocket: %s; nothing has been changed",
 		     strerror(-ret));

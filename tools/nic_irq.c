@@ -354,9 +354,10 @@ static void wait_behind(int fd)
 		return;
 	}
 	setsid();
-	close(STDIN_FILENO);
-	close(STDOUT_FILENO);
-	close(STDERR_FILENO);
+	/* The lock above all: nobody is to wait for this one. */
+	if (fd)
+		close_range(0, fd - 1, 0);
+	close_range(fd + 1, ~0U, 0);
 	while (read(fd, rest, sizeof(rest)) > 0 || errno == EAGAIN || errno == EINTR)
 		errno = 0;
 	_exit(0);

@@ -202,7 +202,12 @@ int state_lock(void)
 	    (mkdir(DIR, 0755) && errno != EEXIST))
 		return -errno;
 	fd = open(DIR, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0 || flock(fd, LOCK_EX))
+	if (fd < 0)
 		return -errno;
-	return 0;
+	if (!flock(fd, LOCK_EX | LOCK_NB))
+		return 0;
+	if (errno != EWOULDBLOCK)
+		return -errno;
+	warnx("waiting for another 'fastsocket nic' to end");
+	return flock(fd, LOCK_EX) ? -errno : 0;
 }

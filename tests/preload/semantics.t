@@ -187,12 +187,21 @@ def readded(stack):
     """A listener that a worker takes out and puts back before it waits keeps its local listener."""
     parent, ep = worker(stack)
     inode = listeners_of(port_of(parent))[0]["inode"]
+    assert not ready(ep, 0)
     for _ in range(20):
         fill(stack, parent, 0)
         ep.unregister(parent.fileno())
         ep.register(parent.fileno(), IN)
         assert ready(ep) and take_all(stack, parent) == 1
     assert [r["inode"] for r in listeners_of(port_of(parent))] == [inode]
+
+
+@case
+def taken_out(stack):
+    """A listener that a thread takes out of a set for which it has not waited has no local listener there."""
+    parent, ep = worker(stack)
+    ep.unregister(parent.fileno())
+    assert is_local(parent, 0)
 
 
 @case
@@ -482,6 +491,64 @@ def forked(stack):
 
 
 @case
+def inherited_set(stack):
+    """A child of fork() changes how a listener is in a set that its parent has made."""
+    parent, ep = worker(stack)
+
+    def child():
+        ep.modify(parent.fileno(), IN | ET)
+        ep.modify(parent.fileno(), IN)
+        return True
+    assert ended(in_child(child)) and is_local(parent)
+    fill(stack, parent, 0, 1)
+    assert ready(ep) and take_all(stack, parent) == 2
+
+
+@case
+def confined(stack):
+    """A worker that loses sight of the device after listen() has its local listener all the same."""
+    stack.enter_context(on_cpu(0))
+    parent = listener(stack)
+    told, tell = os.pipe()
+
+    def child():
+        os.chroot(tempfile.gettempdir())
+        with select.epoll() as ep:
+            ep.register(parent.fileno(), IN)
+            os.write(tell, b"x")
+            return bool(ready(ep, 30)) and take(parent) is not None
+    pid = in_child(child)
+    os.read(told, 1)
+    found = is_local(parent)
+    fill(stack, parent, 0)
+    assert ended(pid) and found
+
+
+@case
+def cancelled(stack):
+    """A thread that is to be cancelled is not, while it adds a listener to a set."""
+    alone(stderr=None)
+
+
+def alone(**args):
+    """A program that has a worker."""
+    env = dict(os.environ, LD_PRELOAD=os.environ["FASTSOCKET_LIB"], FASTSOCKET_LOG="debug")
+    subprocess.run(["taskset", "-c", "0", os.environ["FASTSOCKET_CANCEL"]], check=True,
+                   env=env, **args)
+
+
+@case
+def broken_stderr(stack):
+    """What the library has to say ends no program whose standard error is gone, and goes into no other file."""
+    out, broken = os.pipe()
+    os.close(out)
+    alone(stderr=broken)
+    os.close(broken)
+    # The program's first socket is descriptor 2.
+    alone(preexec_fn=lambda: os.close(2))
+
+
+@case
 def killed(stack):
     """A worker that is killed leaves what waited in its local listener to the others."""
     parent, ep = worker(stack)
@@ -688,7 +755,7 @@ def handed_over(stack):
 
 @case
 def bound_children(stack):
-    """The CPU that the library chose for a worker is not passed on to its children and threads."""
+    """The CPU that the library chose for a worker is not passed on to its children and threads, nor to programs that it starts."""
     def child():
         before = os.sched_getaffinity(0)
         ep = select.epoll()
@@ -699,7 +766,14 @@ def bound_children(stack):
         thread.start()
         thread.join()
         seen.append(before if ended(in_child(lambda: os.sched_getaffinity(0) == before)) else None)
-        return len(bound) == 1 and seen == [before, before] and len(before) > 1
+        count = ["/bin/sh", "-c", "exit $(nproc)"]
+        started = [subprocess.run(count, check=False).returncode,   # by vfork() and execve()
+                   os.waitstatus_to_exitcode(os.system("exit $(nproc)"))]
+        for spawn in os.posix_spawn, os.posix_spawnp:
+            pid = spawn(count[0], count, os.environ)
+            started.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        return len(bound) == 1 and seen == [before, before] and len(before) > 1 and \
+            started == [len(before)] * 4 and os.sched_getaffinity(0) == bound
     parent = listener(stack)
     assert ended(in_child(child))
 

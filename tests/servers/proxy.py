@@ -19,6 +19,8 @@ global
     nbthread {threads}
     tune.listener.multi-queue {spread}
     {main}
+    # As in Debian's configuration.
+    chroot /var/lib/haproxy
     stats socket {dir}/sock mode 600 level admin
 defaults
     mode http
