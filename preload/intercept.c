@@ -351,6 +351,9 @@ API int close(int fd)
 	/* After the close: the module then sees the listener gone. */
 	if (k == KIND_LISTENER || k == KIND_EPOLL)
 		listener_closed(fd);
+	/* The next set with this number is another one. */
+	if (waited == fd && listener_ours())
+		waited = -1;
 	return ret;
 }
 

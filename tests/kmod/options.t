@@ -249,7 +249,7 @@ def control_group(stack):
     enter("")
     local = spawn(stack, parent, 0)
     connect(stack, "127.0.0.1", port_of(parent), 0)
-    assert local.take()
+    stack.enter_context(local.take())
     shown = run("ss", "-Htn", "--cgroup", "sport = :%d" % port_of(parent))
     assert "/" + mine in shown, shown
 

@@ -120,8 +120,8 @@ def rmmod_accepting(stack):
 
 def hold(stack, held, parent, count):
     """Local listeners of @parent each of which a call of its user holds."""
-    for _ in range(count):
-        held.call(libc.setsockopt, spawn(stack, parent, 0).fileno(), socket.SOL_SOCKET,
+    for n in range(count):
+        held.call(libc.setsockopt, spawn(stack, parent, n % 4).fileno(), socket.SOL_SOCKET,
                   socket.SO_LINGER, ctypes.c_void_p(held.address - 4), 8)
     time.sleep(0.2 * SLOW)
 
