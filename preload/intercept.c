@@ -610,33 +610,87 @@ API int pselect(int n, fd_set *in, fd_set *out, fd_set *ex,
 }
 
 /* A program that is started is not bound as we have bound the thread that starts it. */
-#define STARTS(type, name, params, ...)			\
-API type name params					\
-{							\
-	bool lifted = on && affinity_lift();		\
-	type ret = real()->name(__VA_ARGS__);		\
-	int saved = errno;				\
-							\
-	if (lifted)					\
-		affinity_return();			\
-	errno = saved;					\
-	return ret;					\
+static bool starting(void)
+{
+	return on && affinity_lift();
 }
 
-STARTS(int, system, (const char *command), command)
-STARTS(FILE *, popen, (const char *command, const char *mode), command, mode)
-STARTS(int, posix_spawn, (pid_t *pid, const char *path, const posix_spawn_file_actions_t *acts,
-			  const posix_spawnattr_t *attr, char *const argv[], char *const envp[]),
-       pid, path, acts, attr, argv, envp)
-STARTS(int, posix_spawnp, (pid_t *pid, const char *file, const posix_spawn_file_actions_t *acts,
-			   const posix_spawnattr_t *attr, char *const argv[], char *const envp[]),
-       pid, file, acts, attr, argv, envp)
-STARTS(int, execv, (const char *path, char *const argv[]), path, argv)
-STARTS(int, execvp, (const char *file, char *const argv[]), file, argv)
-STARTS(int, execve, (const char *path, char *const argv[], char *const envp[]), path, argv, envp)
-STARTS(int, execvpe, (const char *file, char *const argv[], char *const envp[]),
-       file, argv, envp)
-STARTS(int, fexecve, (int fd, char *const argv[], char *const envp[]), fd, argv, envp)
+static int started(bool lifted, int ret)
+{
+	int saved = errno;
+
+	if (lifted)
+		affinity_return();
+	errno = saved;
+	return ret;
+}
+
+API int system(const char *command)
+{
+	bool lifted = starting();
+
+	return started(lifted, real()->system(command));
+}
+
+API FILE *popen(const char *command, const char *mode)
+{
+	bool lifted = starting();
+	FILE *file = real()->popen(command, mode);
+
+	started(lifted, 0);
+	return file;
+}
+
+API int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *acts,
+		    const posix_spawnattr_t *attr, char *const argv[], char *const envp[])
+{
+	bool lifted = starting();
+
+	return started(lifted, real()->posix_spawn(pid, path, acts, attr, argv, envp));
+}
+
+API int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *acts,
+		     const posix_spawnattr_t *attr, char *const argv[], char *const envp[])
+{
+	bool lifted = starting();
+
+	return started(lifted, real()->posix_spawnp(pid, file, acts, attr, argv, envp));
+}
+
+API int execv(const char *path, char *const argv[])
+{
+	bool lifted = starting();
+
+	return started(lifted, real()->execv(path, argv));
+}
+
+API int execvp(const char *file, char *const argv[])
+{
+	bool lifted = starting();
+
+	return started(lifted, real()->execvp(file, argv));
+}
+
+API int execve(const char *path, char *const argv[], char *const envp[])
+{
+	bool lifted = starting();
+
+	return started(lifted, real()->execve(path, argv, envp));
+}
+
+API int execvpe(const char *file, char *const argv[], char *const envp[])
+{
+	bool lifted = starting();
+
+	return started(lifted, real()->execvpe(file, argv, envp));
+}
+
+API int fexecve(int fd, char *const argv[], char *const envp[])
+{
+	bool lifted = starting();
+
+	return started(lifted, real()->fexecve(fd, argv, envp));
+}
 
 API int pthread_create(pthread_t *thread, const pthread_attr_t *attr,
 		       void *(*func)(void *), void *arg)
