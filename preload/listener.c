@@ -42,7 +42,6 @@ struct waiter {
 };
 
 struct listener {
-	struct listener *next;	/* of the spare ones */
 	ino_t ino;
 	int fds;		/* descriptors of this process */
 	bool inherited;		/* another process has called listen() */
@@ -155,40 +154,29 @@ static ino_t inode(int fd)
 	return fstat(fd, &st) ? 0 : st.st_ino;
 }
 
-/* Used again and never freed: close() may be called in a handler, free() may not. */
-static struct waiter *spare_waiters;
-static struct listener *spare_listeners;
+/* Records, used again and never freed: close() may be called in a handler, free() may not. */
+struct spare {
+	struct spare *next;
+};
 
-static struct waiter *take_waiter(void)
+static struct spare *spare_waiters, *spare_listeners;
+
+static void *take(struct spare **spares, size_t size)
 {
-	struct waiter *w = spare_waiters;
+	struct spare *s = *spares;
 
-	if (!w)
-		return malloc(sizeof(*w));
-	spare_waiters = w->next;
-	return w;
+	if (!s)
+		return malloc(size);
+	*spares = s->next;
+	return s;
 }
 
-static struct listener *take_listener(void)
+static void give(struct spare **spares, void *record)
 {
-	struct listener *l = spare_listeners;
+	struct spare *s = record;
 
-	if (!l)
-		return malloc(sizeof(*l));
-	spare_listeners = l->next;
-	return l;
-}
-
-static void give_waiter(struct waiter *w)
-{
-	w->next = spare_waiters;
-	spare_waiters = w;
-}
-
-static void give_listener(struct listener *l)
-{
-	l->next = spare_listeners;
-	spare_listeners = l;
+	s->next = *spares;
+	*spares = s;
 }
 
 static void forget(int fd);
@@ -209,7 +197,7 @@ static struct listener *record(int fd, bool inherited)
 			l = listeners[i];
 			goto known;
 		}
-	l = take_listener();
+	l = take(&spare_listeners, sizeof(*l));
 	if (!l)
 		return NULL;
 	*l = (struct listener){ .ino = ino, .inherited = inherited };
@@ -357,9 +345,9 @@ static void forget(int fd)
 	while ((w = l->waiters)) {
 		l->waiters = w->next;
 		drop(w);
-		give_waiter(w);
+		give(&spare_waiters, w);
 	}
-	give_listener(l);
+	give(&spare_listeners, l);
 }
 
 /*
@@ -404,7 +392,7 @@ static void remove_waiter(struct listener *l, struct waiter *w)
 		p = &(*p)->next;
 	*p = w->next;
 	drop(w);
-	give_waiter(w);
+	give(&spare_waiters, w);
 }
 
 static struct waiter *find(struct listener *l, int epfd, int fd)
@@ -532,7 +520,7 @@ int listener_add(int epfd, int fd, const struct epoll_event *ev)
 		w = NULL;
 	}
 	if (!w) {
-		w = take_waiter();
+		w = take(&spare_waiters, sizeof(*w));
 		if (!w)
 			goto out;
 		*w = (struct waiter){ .next = l->waiters, .epfd = epfd, .fd = fd,

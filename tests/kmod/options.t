@@ -182,8 +182,16 @@ def fastopen_close(stack):
 
 
 def md5_key(addr, key):
-    sin = struct.pack("=HH4s120x", socket.AF_INET, 0, socket.inet_aton(addr))
-    return sin + struct.pack("=BBHi80s", 0, 0, len(key), 0, key)
+    return sockaddr(addr, 0).ljust(128, b"\0") + struct.pack("=BBHi80s", 0, 0, len(key), 0, key)
+
+
+def keyed(stack, addr, peer, key):
+    """A listener that has a key for @peer."""
+    try:
+        return listener(stack, addr, setup=lambda s: s.setsockopt(TCP, TCP_MD5SIG,
+                                                                  md5_key(peer, key)))
+    except OSError as err:
+        raise Skip("no TCP MD5 in this kernel: %s" % err) from err
 
 
 @case
@@ -192,10 +200,7 @@ def md5(stack):
     def setup(sock):
         sock.setsockopt(TCP, TCP_MD5SIG, md5_key("127.0.0.1", b"secret"))
 
-    try:
-        parent = listener(stack, setup=setup)
-    except OSError as err:
-        raise Skip("no TCP MD5 in this kernel: %s" % err) from err
+    parent = keyed(stack, "127.0.0.1", "127.0.0.1", b"secret")
     local = spawn(stack, parent, 0)
     client = connect(stack, "127.0.0.1", port_of(parent), 0, setup=setup)
     server = local.take()
@@ -217,13 +222,7 @@ def md5_mapped(stack):
     def key(sock):
         sock.setsockopt(TCP, TCP_MD5SIG, md5_key("127.0.0.1", b"secret"))
 
-    mapped = struct.pack("=HHI16s104x", socket.AF_INET6, 0, 0,
-                         socket.inet_pton(socket.AF_INET6, "::ffff:127.0.0.1"))
-    mapped += struct.pack("=BBHi80s", 0, 0, 6, 0, b"secret")
-    try:
-        parent = listener(stack, "::", setup=lambda s: s.setsockopt(TCP, TCP_MD5SIG, mapped))
-    except OSError as err:
-        raise Skip("no TCP MD5 in this kernel: %s" % err) from err
+    parent = keyed(stack, "::", "::ffff:127.0.0.1", b"secret")
     local = spawn(stack, parent, 0)
     client = connect(stack, "127.0.0.1", port_of(parent), 0, setup=key)
     talk(client, local.take())
