@@ -11,6 +11,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/kcmp.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
@@ -403,6 +404,17 @@ static struct waiter *find(struct listener *l, int epfd, int fd)
 	return NULL;
 }
 
+/* The same for a set that the program may know by another number, too. */
+static struct waiter *find_set(struct listener *l, int epfd, int fd)
+{
+	struct waiter *found = find(l, epfd, fd);
+
+	for (struct waiter *w = l->waiters; w && !found; w = w->next)
+		if (w->fd == fd && !syscall(SYS_kcmp, self, self, KCMP_FILE, epfd, w->epfd))
+			found = w;
+	return found;
+}
+
 /* Calls that follow another process's or thread's call. */
 
 void listener_listen(int fd)
@@ -569,7 +581,7 @@ int listener_mod(int epfd, int fd, const struct epoll_event *ev)
 	acquire();
 	own = shared(ev, &exclusive);
 	l = kinds[fd] == KIND_LISTENER ? listeners[fd] : NULL;
-	w = l ? find(l, epfd, fd) : NULL;
+	w = l ? find_set(l, epfd, fd) : NULL;
 	/* The kernel does not modify what the application made exclusive. */
 	if (!w || w->parked || (w->ev.events | ev->events) & EPOLLEXCLUSIVE) {
 		ret = real()->epoll_ctl(epfd, EPOLL_CTL_MOD, fd, (struct epoll_event *)ev);
@@ -613,7 +625,7 @@ int listener_del(int epfd, int fd, bool waits)
 	ret = real()->epoll_ctl(epfd, EPOLL_CTL_DEL, fd, NULL);
 	saved = errno;
 	l = kinds[fd] == KIND_LISTENER ? listeners[fd] : NULL;
-	w = l && !ret ? find(l, epfd, fd) : NULL;
+	w = l && !ret ? find_set(l, epfd, fd) : NULL;
 	if (w)
 		park(w, waits);
 	release();

@@ -505,6 +505,22 @@ def inherited_set(stack):
 
 
 @case
+def duplicate_set(stack):
+    """A set that the program knows by a second number, too, is one set."""
+    parent, ep = worker(stack)
+    second = stack.enter_context(select.epoll.fromfd(os.dup(ep.fileno())))
+    second.modify(parent.fileno(), IN | ET)
+    assert is_local(parent)
+    fill(stack, parent, 0, 1)
+    assert ready(ep) and take_all(stack, parent) == 2
+    second.unregister(parent.fileno())
+    fill(stack, parent, 0, 1)
+    assert not ready(ep, 0.1)
+    second.register(parent.fileno(), IN)
+    assert ready(ep) and take_all(stack, parent) == 2
+
+
+@case
 def confined(stack):
     """A worker that loses sight of the device after listen() has its local listener all the same."""
     stack.enter_context(on_cpu(0))
