@@ -5,6 +5,8 @@
  * get time to finish first. All of it happens in a work item, because close()
  * must not wait for an RCU grace period.
  */
+#include <linux/hash.h>
+#include <linux/rculist.h>
 #include <linux/workqueue.h>
 #include <net/inet_connection_sock.h>
 #include <net/tcp.h>
@@ -17,12 +19,15 @@
 #define FS_DRAIN_BATCH		64
 /* Closed listeners of one parent that may drain at a time: bounds memory. */
 #define FS_DRAIN_MAX		1024
+#define FS_DRAIN_BITS		10
 
 static void fs_drain_work(struct work_struct *work);
 static DECLARE_DELAYED_WORK(fs_drain, fs_drain_work);
 static bool fs_drain_now;
 /* Draining local listeners, linked by &fs_local.list; under fs_mutex. */
 LIST_HEAD(fs_draining);
+/* The same by parent, linked by &fs_local.drains. */
+static struct hlist_head fs_drains[1 << FS_DRAIN_BITS];
 
 /* Move FS_DRAIN_BATCH requests at most; what is left behind is @l's to keep for now. */
 static unsigned int fs_drain_some(struct fs_local *l)
@@ -142,6 +147,8 @@ static void fs_drain_work(struct work_struct *work)
 		fs_drain_move(l);
 		if (fs_drain_done(l)) {
 			list_move(&l->list, &done);
+			list_del_rcu(&l->of_net);
+			hlist_del(&l->drains);
 			continue;
 		}
 		again = true;
@@ -174,15 +181,17 @@ static void fs_drain_work(struct work_struct *work)
  */
 bool fs_drain_start(struct fs_local *l)
 {
+	struct hlist_head *head = &fs_drains[hash_ptr(l->parent, FS_DRAIN_BITS)];
+	const struct fs_local *other;
 	unsigned int n = 0;
-	struct fs_local *other;
 
-	list_for_each_entry(other, &fs_draining, list)
+	hlist_for_each_entry(other, head, drains)
 		n += other->parent == l->parent;
 
 	list_del(&l->list);
 	if (READ_ONCE(l->parent->sk_state) != TCP_LISTEN || n >= FS_DRAIN_MAX) {
 		/* As when the application's listener itself closes. */
+		list_del_rcu(&l->of_net);
 		fs_drain_move(l);
 		sock_release(l->lite);
 		fs_listen_free(l);
@@ -193,11 +202,12 @@ bool fs_drain_start(struct fs_local *l)
 	sock_graft(l->sk, l->lite);
 	release_sock(l->sk);
 
-	l->state = FS_DRAINING;
+	WRITE_ONCE(l->state, FS_DRAINING);
 	l->deadline = jiffies + FS_HALF_OPEN_TIME;
 	l->graces = 0;
 	l->fresh = true;
 	list_add_tail(&l->list, &fs_draining);
+	hlist_add_head(&l->drains, head);
 	queue_delayed_work(system_unbound_wq, &fs_drain, 0);
 	return true;
 }

@@ -520,7 +520,7 @@ static int fs_listen_follow(struct fs_local *l)
 		fs_listen_unpublish(l);
 	if (!err && hlist_unhashed(&l->node) && fs_listen_count(l->cpu, key) >= FS_CORE_MAX)
 		err = -ENOSPC;
-	l->state = err ? FS_OFF : FS_LIVE;
+	WRITE_ONCE(l->state, err ? FS_OFF : FS_LIVE);
 	WRITE_ONCE(l->key, key);
 	if (!err && hlist_unhashed(&l->node))
 		fs_listen_publish(l);
@@ -616,6 +616,7 @@ int fs_listen_spawn(struct socket *psock, int *cpu, struct file **filp)
 	__rcu_assign_sk_user_data_with_flags(sock->sk, l, SK_USER_DATA_NOCOPY);
 	inet_csk(sock->sk)->icsk_af_ops = &fs_family(parent)->af;
 	list_add_tail(&l->list, &fs_locals);
+	list_add_tail_rcu(&l->of_net, &fn->locals);
 	fs_listen_publish(l);
 	fs_count(fn, spawned);
 	syncs -= fs_syncs;
@@ -745,6 +746,7 @@ void fs_listen_detach_all(void)
 		f = fs_family(l->sk);
 		cmpxchg(&inet_csk(l->sk)->icsk_af_ops, &f->af, f->stock_af);
 		rcu_assign_sk_user_data(l->sk, NULL);
+		list_del_rcu(&l->of_net);
 		sock_put(l->sk);
 	}
 	list_splice_init(&fs_locals, &gone);

@@ -47,6 +47,7 @@ struct fs_stats {
  * @hooked: the packet @hooks are registered; set under fs_mutex
  * @filed: some connection has been filed since the namespace began
  * @live: local listeners that take SYNs; under fs_mutex
+ * @locals: all of its local listeners; changed under fs_mutex, RCU
  * @flood_until: jiffies until which a SYN cookie may still come back
  * @stats: per-CPU counters
  * @hooks: its packet hooks
@@ -60,6 +61,7 @@ struct fs_net {
 	bool hooked;
 	bool filed;
 	unsigned int live;
+	struct list_head locals;
 	unsigned long flood_until;
 	struct fs_stats __percpu *stats;
 	struct nf_hook_ops hooks[FS_HOOKS];
@@ -94,6 +96,8 @@ enum fs_state {
  * @node: in its CPU's listen table; RCU
  * @anywhere: in the table of all CPUs' local listeners; RCU
  * @list: in fs_locals or, draining, in fs_draining; under fs_mutex
+ * @of_net: in its namespace's list; RCU
+ * @drains: among the draining ones of its parent; under fs_mutex
  * @sk: its socket. Not owned: the descriptor or, when draining, @lite does
  * @parent: the application's listener, held
  * @key: for @parent, or its SO_REUSEPORT group; what the table is searched for.
@@ -102,7 +106,7 @@ enum fs_state {
  * @lite: takes over @sk when the descriptor is closed
  * @fn: its namespace's state
  * @cpu: the CPU whose SYNs it takes
- * @state: &enum fs_state; under fs_mutex
+ * @state: &enum fs_state; changed under fs_mutex
  * @turn: accept() calls, for the turns that start with the parent's queue
  * @accepted: connections taken from its own queue
  * @deadline: jiffies at which a draining listener is released regardless
@@ -126,6 +130,8 @@ struct fs_local {
 	atomic_long_t accepted;
 
 	struct list_head list;
+	struct list_head of_net;
+	struct hlist_node drains;
 	/* One copy of options at a time. */
 	struct mutex follow;
 	struct socket *lite;

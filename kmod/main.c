@@ -75,6 +75,7 @@ static int __net_init fs_net_init(struct net *net)
 	fn->established = 1;
 	fn->receive_flow_deliver = 1;
 	fn->flood_until = jiffies;
+	INIT_LIST_HEAD(&fn->locals);
 	err = fs_sysctl_init(net);
 	if (err)
 		return err;

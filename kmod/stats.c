@@ -6,6 +6,8 @@
  * describes the columns.
  */
 #include <linux/proc_fs.h>
+#include <linux/rculist.h>
+#include <linux/seq_file_net.h>
 #include <net/inet_connection_sock.h>
 #include <net/tcp.h>
 
@@ -34,43 +36,61 @@ static int fs_stats_show(struct seq_file *seq, void *v)
 	return 0;
 }
 
-static void fs_listener_show(struct seq_file *seq, const struct fs_local *l)
+static void *fs_listeners_start(struct seq_file *seq, loff_t *pos)
+	__acquires(RCU)
+{
+	rcu_read_lock();
+	return seq_list_start_head_rcu(&fs_net(seq_file_net(seq))->locals, *pos);
+}
+
+static void *fs_listeners_next(struct seq_file *seq, void *v, loff_t *pos)
+{
+	return seq_list_next_rcu(v, &fs_net(seq_file_net(seq))->locals, pos);
+}
+
+static void fs_listeners_stop(struct seq_file *seq, void *v)
+	__releases(RCU)
+{
+	rcu_read_unlock();
+}
+
+/* Sockets of listeners are freed a grace period after their last user has gone. */
+static int fs_listeners_show(struct seq_file *seq, void *v)
 {
 	static const char * const states[] = {
 		[FS_LIVE] = "live",
 		[FS_OFF] = "off",
 		[FS_DRAINING] = "draining",
 	};
-	struct sock *sk = l->sk;
+	const struct fs_local *l = list_entry(v, struct fs_local, of_net);
+	enum fs_state state;
+	struct sock *sk;
 
+	if (v == &fs_net(seq_file_net(seq))->locals) {
+		seq_puts(seq, "cpu family local port inode parent_inode queue backlog half_open accepted drops state\n");
+		return 0;
+	}
+	sk = l->sk;
+	state = READ_ONCE(l->state);
 	if (sk->sk_family == AF_INET6)
 		seq_printf(seq, "%d 6 %pI6c", l->cpu, &sk->sk_v6_rcv_saddr);
 	else
 		seq_printf(seq, "%d 4 %pI4", l->cpu, &sk->sk_rcv_saddr);
 	seq_printf(seq, " %u %lu %lu %u %u %d %ld %d %s\n", sk->sk_num,
-		   l->state == FS_DRAINING ? 0 : sock_i_ino(sk),
+		   state == FS_DRAINING ? 0 : sock_i_ino(sk),
 		   sock_i_ino(l->parent), READ_ONCE(sk->sk_ack_backlog),
 		   READ_ONCE(sk->sk_max_ack_backlog),
 		   inet_csk_reqsk_queue_len(sk), atomic_long_read(&l->accepted),
-		   atomic_read(&sk->sk_drops), states[l->state]);
-}
-
-static int fs_listeners_show(struct seq_file *seq, void *v)
-{
-	const struct fs_net *fn = fs_net(seq_file_single_net(seq));
-	const struct fs_local *l;
-
-	seq_puts(seq, "cpu family local port inode parent_inode queue backlog half_open accepted drops state\n");
-	mutex_lock(&fs_mutex);
-	list_for_each_entry(l, &fs_locals, list)
-		if (l->fn == fn)
-			fs_listener_show(seq, l);
-	list_for_each_entry(l, &fs_draining, list)
-		if (l->fn == fn)
-			fs_listener_show(seq, l);
-	mutex_unlock(&fs_mutex);
+		   atomic_read(&sk->sk_drops), states[state]);
 	return 0;
 }
+
+static const struct seq_operations fs_listeners_ops = {
+	.start = fs_listeners_start,
+	.next = fs_listeners_next,
+	.stop = fs_listeners_stop,
+	.show = fs_listeners_show,
+};
 
 static int fs_nics_show(struct seq_file *seq, void *v)
 {
@@ -95,7 +115,8 @@ int fs_stats_init(struct net *net)
 	dir = proc_net_mkdir(net, "fastsocket", net->proc_net);
 	if (dir &&
 	    proc_create_net_single("stats", 0444, dir, fs_stats_show, NULL) &&
-	    proc_create_net_single("listeners", 0444, dir, fs_listeners_show, NULL) &&
+	    proc_create_net("listeners", 0444, dir, &fs_listeners_ops,
+			    sizeof(struct seq_net_private)) &&
 	    proc_create_net_single("nics", 0444, dir, fs_nics_show, NULL) &&
 	    (net != &init_net ||
 	     proc_create_net_single("established", 0400, dir, fs_tables_show, NULL)))

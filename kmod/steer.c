@@ -5,6 +5,7 @@
  */
 #include <linux/ethtool.h>
 #include <linux/netdevice.h>
+#include <linux/pm_runtime.h>
 #include <linux/rculist.h>
 #include <linux/rtnetlink.h>
 #include <linux/sort.h>
@@ -59,8 +60,7 @@ static bool fs_rss_hashes_ports(struct net_device *dev, u32 flow_type)
 	return err == -EOPNOTSUPP || (!err && fields == want);
 }
 
-/* Read the device's key and table; the RTNL is held. */
-static struct fs_rss *fs_rss_read(struct net_device *dev, const s32 *cpus, u32 count)
+static struct fs_rss *fs_rss_ask(struct net_device *dev, const s32 *cpus, u32 count)
 {
 	const struct ethtool_ops *ops = dev->ethtool_ops;
 	u32 nkey, nindir, i, *indir;
@@ -68,10 +68,7 @@ static struct fs_rss *fs_rss_read(struct net_device *dev, const s32 *cpus, u32 c
 	u8 *key, hfunc = 0;
 	int err;
 
-	/* Its driver is not to be called now. */
-	if (!netif_device_present(dev))
-		return ERR_PTR(-ENODEV);
-	if (!ops || !ops->get_rxfh || !ops->get_rxfh_key_size ||
+	if (!ops->get_rxfh || !ops->get_rxfh_key_size ||
 	    !ops->get_rxfh_indir_size)
 		return ERR_PTR(-EOPNOTSUPP);
 	nkey = ops->get_rxfh_key_size(dev);
@@ -111,6 +108,41 @@ fail:
 	return ERR_PTR(err);
 }
 
+/* Read the device's key and table, with the care of ethnl_ops_begin(); the RTNL is held. */
+static struct fs_rss *fs_rss_read(struct net_device *dev, const s32 *cpus, u32 count)
+{
+	const struct ethtool_ops *ops = dev->ethtool_ops;
+	struct device *parent = dev->dev.parent;
+	struct fs_rss *rss;
+	int err = 0;
+
+	if (!ops)
+		return ERR_PTR(-EOPNOTSUPP);
+	if (parent)
+		pm_runtime_get_sync(parent);
+	/* Its driver is not to be called now. */
+	if (!netif_device_present(dev))
+		err = -ENODEV;
+	else if (ops->begin)
+		err = ops->begin(dev);
+	if (err) {
+		rss = ERR_PTR(err);
+	} else {
+		rss = fs_rss_ask(dev, cpus, count);
+		if (ops->complete)
+			ops->complete(dev);
+	}
+	if (parent)
+		pm_runtime_put(parent);
+	return rss;
+}
+
+/* A device that sleeps receives nothing, and is not woken to be asked. */
+static bool fs_steer_sleeps(const struct fs_steer *st)
+{
+	return st->dev->dev.parent && pm_runtime_suspended(st->dev->dev.parent);
+}
+
 static bool fs_rss_equal(const struct fs_rss *a, const struct fs_rss *b)
 {
 	if (!a || !b)
@@ -131,6 +163,8 @@ static void fs_steer_refresh(struct work_struct *work)
 		if (st->mode != FASTSOCKET_STEER_RSS)
 			continue;
 		again = true;
+		if (fs_steer_sleeps(st))
+			continue;
 		old = rtnl_dereference(st->rss);
 		new = fs_rss_read(st->dev, st->cpus, st->count);
 		if (PTR_ERR_OR_ZERO(new) == -ENODEV)

@@ -10,6 +10,7 @@
 #include <net/ip.h>
 #include <net/ipv6.h>
 #include <net/tcp.h>
+#include <net/xfrm.h>
 
 #include "local.h"
 
@@ -38,9 +39,21 @@ static struct sock *fs_lookup_listener(const struct fs_packet *p)
 	return sk;
 }
 
+/* What tcp_v4_rcv() asks before it looks at a TIME_WAIT. */
+static bool fs_tw_policy(const struct fs_packet *p)
+{
+	/* To ask consumes what IPsec has left with the packet. */
+	if (secpath_exists(p->skb))
+		return false;
+	return p->pf == NFPROTO_IPV6 ? xfrm6_policy_check(NULL, XFRM_POLICY_IN, p->skb) :
+				       xfrm4_policy_check(NULL, XFRM_POLICY_IN, p->skb);
+}
+
 /*
- * Whether the SYN may take over a TIME_WAIT tuple, by the same rules as
- * tcp_timewait_state_process(); anything less plain is left to that.
+ * Whether the SYN may take over a TIME_WAIT tuple: by a later time stamp, which
+ * also tells what is left of the connection before from the new one's. Without,
+ * tcp_timewait_state_process() chooses the initial sequence number beyond the
+ * former's, and so it does with anything else that is less plain.
  */
 static bool fs_tw_recyclable(const struct fs_packet *p,
 			     const struct inet_timewait_sock *tw)
@@ -48,24 +61,22 @@ static bool fs_tw_recyclable(const struct fs_packet *p,
 	const struct tcp_timewait_sock *tcptw = tcp_twsk((struct sock *)tw);
 	struct tcp_options_received opt = {};
 	int stamp = READ_ONCE(tcptw->tw_ts_recent_stamp);
-	u32 seq = ntohl(p->th->seq);
 
-	if (READ_ONCE(tw->tw_substate) != TCP_TIME_WAIT)
+	if (READ_ONCE(tw->tw_substate) != TCP_TIME_WAIT || !stamp)
 		return false;
-	if (stamp && p->th->doff > sizeof(*p->th) / 4) {
-		tcp_parse_options(p->net, p->skb, &opt, 0, NULL);
-		if (opt.saw_tstamp) {
-			opt.ts_recent = READ_ONCE(tcptw->tw_ts_recent);
-			opt.ts_recent_stamp = stamp;
-			if (tcp_paws_reject(&opt, 0))
-				return false;
-		}
-	}
-	if (!after(seq, READ_ONCE(tcptw->tw_rcv_nxt)) &&
-	    !(opt.saw_tstamp && (s32)(opt.ts_recent - opt.rcv_tsval) < 0))
+	tcp_parse_options(p->net, p->skb, &opt, 0, NULL);
+	if (!opt.saw_tstamp)
+		return false;
+	opt.ts_recent = READ_ONCE(tcptw->tw_ts_recent);
+	opt.ts_recent_stamp = stamp;
+	if (tcp_paws_reject(&opt, 0))
+		return false;
+	if (!after(ntohl(p->th->seq), READ_ONCE(tcptw->tw_rcv_nxt)) &&
+	    (s32)(opt.ts_recent - opt.rcv_tsval) >= 0)
 		return false;
 
-	return !nf_checksum(p->skb, NF_INET_LOCAL_IN, p->thoff, IPPROTO_TCP, p->pf);
+	return fs_tw_policy(p) &&
+	       !nf_checksum(p->skb, NF_INET_LOCAL_IN, p->thoff, IPPROTO_TCP, p->pf);
 }
 
 /* Whether the tuple is free for a new connection; may end a TIME_WAIT. */

@@ -378,15 +378,17 @@ for n in range(10):
 """
 
 
-@case
-def timewait_reuse_wire(stack):
-    """So it is where early demux finds the TIME_WAIT: over a device other than loopback."""
+def wired(stack):
+    """Local listeners of a namespace with a wire to another."""
     unshare_net(stack)
     wire(stack, "fst-w", "10.8.0")
     parent = listener(stack, "10.8.0.1", 8080)
-    locals_ = [spawn(stack, parent, cpu) for cpu in range(4)]
-    d = Delta()
-    client = subprocess.Popen(["ip", "netns", "exec", "fst-w", "/usr/bin/python3", "-c", CLIENT])
+    return [spawn(stack, parent, cpu) for cpu in range(4)]
+
+
+def end_first(stack, locals_, source):
+    """The status of a program at the wire's other end, whose connections end at this one."""
+    client = subprocess.Popen(["ip", "netns", "exec", "fst-w", "/usr/bin/python3", "-c", source])
     stack.callback(lambda: (client.kill(), client.wait()))
     while client.poll() is None:
         for local in locals_:
@@ -394,8 +396,88 @@ def timewait_reuse_wire(stack):
             if conn:
                 conn.close()        # first: TIME_WAIT stays on this side
         time.sleep(0.005)
-    assert client.returncode == 0
+    return client.returncode
+
+
+@case
+def timewait_reuse_wire(stack):
+    """So it is where early demux finds the TIME_WAIT: over a device other than loopback."""
+    locals_ = wired(stack)
+    d = Delta()
+    assert end_first(stack, locals_, CLIENT) == 0
     assert (d.syn_local, d.syn_slow) == (10, 0), (d.syn_local, d.syn_slow)
+
+
+# Linux chooses the number so, and until 6.10 forgets it again.
+PLAIN = """
+import os, socket, struct, time
+kept = tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 10)
+raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
+raw.settimeout(5)
+ended = None
+for n in range(3):
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.settimeout(5)
+    s.bind(("10.8.0.2", 7000))
+    s.connect(("10.8.0.1", 8080))
+    assert s.recv(1) == b""
+    s.close()
+    while True:
+        packet = raw.recv(2048)
+        head = packet[(packet[0] & 15) * 4:]
+        seq, flags = struct.unpack(">I", head[4:8])[0], head[13]
+        if flags & 0x12 == 0x12:        # SYN and ACK
+            assert not kept or ended is None or seq == (ended + 65537) % 2**32, (seq, ended)
+        if flags & 0x01:                # FIN
+            ended = seq + 1
+            break
+    time.sleep(0.2)
+"""
+
+
+@case
+def timewait_plain(stack):
+    """Without time stamps it begins beyond the sequence numbers of the connection before: by the stock way."""
+    locals_ = wired(stack)
+    sysctl_for(stack, "net.ipv4.tcp_timestamps", 0)
+    d = Delta()
+    assert end_first(stack, locals_, PLAIN) == 0
+    assert (d.syn_local, d.syn_slow) == (1, 2), (d.syn_local, d.syn_slow)
+
+
+@case
+def timewait_policy(stack):
+    """A SYN that IPsec's policy refuses ends no TIME_WAIT."""
+    locals_ = wired(stack)
+    try:
+        socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 6).close()    # NETLINK_XFRM
+    except OSError:
+        raise Skip("the kernel has no IPsec") from None
+    assert end_first(stack, locals_, CLIENT.replace("range(10)", "range(1)")) == 0
+
+    def waiting():
+        return run("ss", "-Htan", "state", "time-wait", "sport = :8080").split()
+    port = waiting()[-1].rpartition(":")[2]
+    run("ip", "xfrm", "policy", "add", "dir", "in", "src", "10.8.0.2", "dst", "10.8.0.1",
+        "action", "block")
+    source = CLIENT.replace("sport = 0", "sport = " + port)
+    assert end_first(stack, locals_, source.replace("settimeout(5)", "settimeout(1.5)")) != 0
+    assert waiting()
+
+
+@case
+def many(stack):
+    """A list of several pages has each local listener once, and the same at any offset."""
+    parents = [listener(stack) for _ in range(50)]
+    locals_ = [spawn(stack, parent, cpu) for parent in parents for cpu in range(4)]
+    inodes = [str(os.fstat(local.fileno()).st_ino) for local in locals_]
+    with open("/proc/thread-self/net/fastsocket/listeners", "rb", 0) as f:
+        whole = b"".join(iter(lambda: f.read(1000), b""))
+        assert len(whole) > 8192
+        assert sorted(row.split()[4] for row in whole.decode().splitlines()[1:]) == sorted(inodes)
+        for at in (0, 1, 4095, 4096, 9000, len(whole) - 1):
+            assert os.pread(f.fileno(), 200, at) == whole[at:at + 200], at
 
 
 @case

@@ -15,6 +15,22 @@ static const char * const rssnic_queue_stats[] = {
 
 static const char rssnic_stats[][ETH_GSTRING_LEN] = { "rx_filter_drops", "tx_no_peer_drops" };
 
+/* As one whose registers can be read between these two only. */
+static int rssnic_begin(struct net_device *dev)
+{
+	struct rssnic *nic = netdev_priv(dev);
+
+	nic->awake = true;
+	return 0;
+}
+
+static void rssnic_complete(struct net_device *dev)
+{
+	struct rssnic *nic = netdev_priv(dev);
+
+	nic->awake = false;
+}
+
 static void rssnic_get_drvinfo(struct net_device *dev, struct ethtool_drvinfo *info)
 {
 	strscpy(info->driver, "rssnic", sizeof(info->driver));
@@ -161,6 +177,8 @@ static int rssnic_read_rxfh(struct net_device *dev, u32 *indir, u8 *key, u8 *hfu
 	const struct rssnic_rss *rss = rtnl_dereference(nic->rss);
 	unsigned int i;
 
+	if (!nic->awake)
+		return -EIO;
 	for (i = 0; indir && i < RSSNIC_INDIR_SIZE; i++)
 		indir[i] = rss->indir[i];
 	if (key)
@@ -353,6 +371,8 @@ static const struct ethtool_ops rssnic_ethtool_ops = {
 				     ETHTOOL_COALESCE_RX_MAX_FRAMES |
 				     ETHTOOL_COALESCE_TX_USECS |
 				     ETHTOOL_COALESCE_USE_ADAPTIVE_RX,
+	.begin			= rssnic_begin,
+	.complete		= rssnic_complete,
 	.get_drvinfo		= rssnic_get_drvinfo,
 	.get_link		= ethtool_op_get_link,
 	.get_link_ksettings	= rssnic_get_link_ksettings,

@@ -172,6 +172,7 @@ struct rssnic {
 	struct rssnic_rss __rcu *rss;
 	struct rssnic_rules __rcu *rules;
 	bool up;
+	bool awake;
 	atomic64_t filter_drops;
 	atomic64_t tx_drops;
 	struct rssnic_queue *queue;
