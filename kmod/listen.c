@@ -660,11 +660,13 @@ int fs_listen_sync(struct socket *psock)
 
 	mutex_lock(&fs_mutex);
 	fs_syncs++;
-	list_for_each_entry(l, &fs_locals, list) {
+	list_for_each_entry(l, &fs_net(sock_net(parent))->locals, of_net) {
 		struct file *file;
 
+		if (l->parent != parent || l->state == FS_DRAINING)
+			continue;
 		/* One of which nobody has the file closes as soon as we let it. */
-		if (l->parent != parent || !fs_file_get(l->sk->sk_socket->file))
+		if (!fs_file_get(l->sk->sk_socket->file))
 			continue;
 		file = l->sk->sk_socket->file;
 		mutex_unlock(&fs_mutex);

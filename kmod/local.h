@@ -48,6 +48,7 @@ struct fs_stats {
  * @filed: some connection has been filed since the namespace began
  * @live: local listeners that take SYNs; under fs_mutex
  * @locals: all of its local listeners; changed under fs_mutex, RCU
+ * @steers: how its devices steer; changed under the RTNL, RCU
  * @flood_until: jiffies until which a SYN cookie may still come back
  * @stats: per-CPU counters
  * @hooks: its packet hooks
@@ -62,6 +63,7 @@ struct fs_net {
 	bool filed;
 	unsigned int live;
 	struct list_head locals;
+	struct list_head steers;
 	unsigned long flood_until;
 	struct fs_stats __percpu *stats;
 	struct nf_hook_ops hooks[FS_HOOKS];

@@ -76,6 +76,7 @@ static int __net_init fs_net_init(struct net *net)
 	fn->receive_flow_deliver = 1;
 	fn->flood_until = jiffies;
 	INIT_LIST_HEAD(&fn->locals);
+	INIT_LIST_HEAD(&fn->steers);
 	err = fs_sysctl_init(net);
 	if (err)
 		return err;
@@ -120,8 +121,9 @@ static void fs_teardown(void)
 	synchronize_rcu_tasks();
 
 	fs_drain_flush();
-	unregister_pernet_subsys(&fs_net_ops);
+	/* Its entries are in lists of the namespaces. */
 	fs_steer_exit();
+	unregister_pernet_subsys(&fs_net_ops);
 	fs_established_exit();
 	fs_listen_exit();
 	rcu_barrier();

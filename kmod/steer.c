@@ -20,10 +20,10 @@
 
 /**
  * struct fs_steer - how a device steers
- * @list: in fs_steers; RCU
+ * @list: in fs_steers; under the RTNL
+ * @of_net: in its namespace's list; RCU
  * @dev: the device. Not held: the notifier removes it
- * @net: its namespace
- * @ifindex: and number there
+ * @ifindex: its number
  * @mode: FASTSOCKET_STEER_PORT or FASTSOCKET_STEER_RSS
  * @count: entries of @cpus
  * @rss: in STEER_RSS; RCU
@@ -33,8 +33,8 @@
  */
 struct fs_steer {
 	struct list_head list;
+	struct list_head of_net;
 	struct net_device *dev;
-	const struct net *net;
 	int ifindex;
 	u32 mode;
 	u32 count;
@@ -44,7 +44,7 @@ struct fs_steer {
 	struct rcu_head rcu;
 };
 
-/* Changed under the RTNL. */
+/* Of all namespaces; under the RTNL. */
 static LIST_HEAD(fs_steers);
 
 static void fs_steer_refresh(struct work_struct *work);
@@ -208,7 +208,8 @@ static void fs_steer_remove(const struct net_device *dev)
 	list_for_each_entry_safe(st, tmp, &fs_steers, list) {
 		if (dev && st->dev != dev)
 			continue;
-		list_del_rcu(&st->list);
+		list_del(&st->list);
+		list_del_rcu(&st->of_net);
 		call_rcu(&st->rcu, fs_steer_free_rcu);
 	}
 }
@@ -306,9 +307,9 @@ int fs_steer_set(struct net *net, const struct fastsocket_steer *arg,
 	fs_steer_remove(dev);
 	if (st) {
 		st->dev = dev;
-		st->net = net;
 		st->ifindex = dev->ifindex;
-		list_add_tail_rcu(&st->list, &fs_steers);
+		list_add_tail(&st->list, &fs_steers);
+		list_add_tail_rcu(&st->of_net, &fs_net(net)->steers);
 	}
 	rtnl_unlock();
 	if (arg->mode == FASTSOCKET_STEER_RSS)
@@ -326,8 +327,8 @@ static const struct fs_steer *fs_steer_find(const struct net *net, int ifindex)
 {
 	const struct fs_steer *st;
 
-	list_for_each_entry_rcu(st, &fs_steers, list)
-		if (st->net == net && st->ifindex == ifindex)
+	list_for_each_entry_rcu(st, &fs_net(net)->steers, of_net)
+		if (st->ifindex == ifindex)
 			return st;
 	return NULL;
 }
@@ -372,9 +373,7 @@ void fs_steer_show(struct seq_file *seq, const struct net *net)
 
 	seq_puts(seq, "ifindex name mode count cpus\n");
 	rtnl_lock();
-	list_for_each_entry(st, &fs_steers, list) {
-		if (st->net != net)
-			continue;
+	list_for_each_entry(st, &fs_net(net)->steers, of_net) {
 		seq_printf(seq, "%d %s %s %u ", st->ifindex, st->dev->name,
 			   st->mode == FASTSOCKET_STEER_PORT ? "port" : "rss",
 			   st->count);
