@@ -24,6 +24,9 @@
 
 #include "local.h"
 
+/* Ports to look at before others may have the CPU. */
+#define FS_PORT_BATCH	256
+
 /* Whether a port may be bound as connect() would: nobody else, or only such. */
 static bool fs_bucket_shared(const struct inet_bind_bucket *tb)
 {
@@ -148,7 +151,7 @@ static int fs_port_choose(struct sock *sk, struct fs_flow *flow, int ifindex, in
 	struct net *net = sock_net(sk);
 	struct fs_ports ports;
 	int low, high, port;
-	u32 i, n, stride;
+	u32 i, n, total, stride;
 	int err = -ENXIO;
 
 	fs_local_port_range(sk, &low, &high);
@@ -158,14 +161,24 @@ static int fs_port_choose(struct sock *sk, struct fs_flow *flow, int ifindex, in
 
 	/* Each candidate once: the stride has no divisor in common with them. */
 	err = -EADDRNOTAVAIL;
-	n = reciprocal_scale(get_random_u32(), ports.total);
-	stride = 1 + reciprocal_scale(get_random_u32(), ports.total);
-	while (gcd(stride, ports.total) != 1)
+	total = ports.total;
+	n = reciprocal_scale(get_random_u32(), total);
+	stride = 1 + reciprocal_scale(get_random_u32(), total);
+	while (gcd(stride, total) != 1)
 		stride++;
-	for (i = 0; i < ports.total; i++) {
+	for (i = 0; i < total; i++) {
 		n += stride;
-		n %= ports.total;
+		n %= total;
 		port = fs_ports_nth(&ports, n);
+		if (i && i % FS_PORT_BATCH == 0) {
+			rcu_read_unlock();
+			cond_resched();
+			rcu_read_lock();
+			/* The device may be steered otherwise now: the stock allocator knows. */
+			if (!fs_ports_init(&ports, flow, ifindex, cpu, low, high) ||
+			    ports.total != total)
+				break;
+		}
 		if (port < 0 || inet_is_local_reserved_port(net, port) ||
 		    !fs_tuple_unused(sk, flow, port))
 			continue;

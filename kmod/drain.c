@@ -40,7 +40,7 @@ static unsigned int fs_drain_some(struct fs_local *l)
 	/* Always the local one first, so the order is fixed. */
 	spin_lock_nested(&to->rskq_lock, SINGLE_DEPTH_NESTING);
 	while ((req = *at) && moved < FS_DRAIN_BATCH &&
-	       READ_ONCE(l->parent->sk_state) == TCP_LISTEN) {
+	       fs_parent_listens(l)) {
 		if (READ_ONCE(tcp_rsk(req)->tfo_listener)) {
 			last = req;
 			at = &req->dl_next;
@@ -104,7 +104,7 @@ bool fs_drain_move(struct fs_local *l)
 
 static bool fs_drain_done(struct fs_local *l)
 {
-	if (READ_ONCE(l->parent->sk_state) != TCP_LISTEN)
+	if (!fs_parent_listens(l))
 		return true;
 	if (time_after(jiffies, l->deadline) || READ_ONCE(fs_drain_now))
 		return true;
@@ -189,7 +189,7 @@ bool fs_drain_start(struct fs_local *l)
 		n += other->parent == l->parent;
 
 	list_del(&l->list);
-	if (READ_ONCE(l->parent->sk_state) != TCP_LISTEN || n >= FS_DRAIN_MAX) {
+	if (!fs_parent_listens(l) || n >= FS_DRAIN_MAX) {
 		/* As when the application's listener itself closes. */
 		list_del_rcu(&l->of_net);
 		fs_drain_move(l);

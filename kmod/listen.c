@@ -16,7 +16,9 @@
 #include <linux/cpumask.h>
 #include <linux/file.h>
 #include <linux/fs.h>
+#include <linux/jhash.h>
 #include <linux/kmemleak.h>
+#include <linux/random.h>
 #include <linux/security.h>
 #include <net/inet_connection_sock.h>
 #include <net/inet_sock.h>
@@ -37,6 +39,8 @@ struct fs_table {
 };
 
 static struct fs_table __percpu *fs_table;
+/* A user knows the number of his group, and is not to know its place. */
+static u32 fs_secret __read_mostly;
 /* All of them: whether a SYN that finds none here would elsewhere. */
 static struct hlist_head fs_anywhere[1 << FS_ANYWHERE_BITS];
 
@@ -103,14 +107,19 @@ struct fs_local *fs_listen_of(const struct sock *sk)
 	return fs_local(sk);
 }
 
+static u32 fs_hash(unsigned long key, unsigned int bits)
+{
+	return jhash_2words(lower_32_bits(key), upper_32_bits(key), fs_secret) >> (32 - bits);
+}
+
 static struct hlist_head *fs_head(int cpu, unsigned long key)
 {
-	return &per_cpu_ptr(fs_table, cpu)->heads[hash_long(key, FS_TABLE_BITS)];
+	return &per_cpu_ptr(fs_table, cpu)->heads[fs_hash(key, FS_TABLE_BITS)];
 }
 
 static struct hlist_head *fs_anywhere_head(unsigned long key)
 {
-	return &fs_anywhere[hash_long(key, FS_ANYWHERE_BITS)];
+	return &fs_anywhere[fs_hash(key, FS_ANYWHERE_BITS)];
 }
 
 /*
@@ -133,8 +142,7 @@ static bool fs_takes(const struct fs_local *l, const struct sock *parent,
 	if (READ_ONCE(l->key) != key || (l->parent != parent && fs_key(l->parent) != key))
 		return false;
 	/* shutdown() and listen() again may have given it another port. */
-	return READ_ONCE(l->sk->sk_state) == TCP_LISTEN &&
-	       READ_ONCE(l->parent->sk_state) == TCP_LISTEN &&
+	return READ_ONCE(l->sk->sk_state) == TCP_LISTEN && fs_parent_listens(l) &&
 	       l->sk->sk_num == l->parent->sk_num &&
 	       !sk_acceptq_is_full(l->sk);
 }
@@ -223,6 +231,11 @@ static bool fs_waits(const struct sock *sk)
 	return !reqsk_queue_empty(fs_queue(sk));
 }
 
+static bool fs_parent_waits(const struct fs_local *l)
+{
+	return fs_parent_listens(l) && fs_waits(l->parent);
+}
+
 /* Both queues wait. Two tasks may count as one: it is no more than a habit. */
 static bool fs_parents_turn(struct fs_local *l)
 {
@@ -253,12 +266,11 @@ static struct sock *fs_accept(struct sock *sk, FS_ACCEPT_PARAMS)
 	/* Another task may be quicker: then look again, as a wake-up is due. */
 	do {
 		own = fs_waits(sk);
-		if (fs_waits(parent) && (!own || fs_parents_turn(l))) {
+		if (fs_parent_waits(l) && (!own || fs_parents_turn(l))) {
 			own = false;
 		} else if (!own) {
 			child = NULL;
-			FS_ACCEPT_ERR = READ_ONCE(parent->sk_state) == TCP_LISTEN ?
-					-ENODATA : -EINVAL;
+			FS_ACCEPT_ERR = fs_parent_listens(l) ? -ENODATA : -EINVAL;
 			goto out;
 		}
 		child = f->stock_prot->accept(own ? sk : parent, FS_ACCEPT_ARGS);
@@ -266,7 +278,14 @@ static struct sock *fs_accept(struct sock *sk, FS_ACCEPT_PARAMS)
 
 	if (!child)
 		goto out;
-	FS_ACCEPT_MORE(fs_waits(sk) || fs_waits(parent));
+	/* The parent has changed since: the caller's socket is of another family. */
+	if (unlikely(child->sk_family != sk->sk_family)) {
+		child->sk_prot->close(child, 0);
+		child = NULL;
+		FS_ACCEPT_ERR = -ECONNABORTED;
+		goto out;
+	}
+	FS_ACCEPT_MORE(fs_waits(sk) || fs_parent_waits(l));
 	if (!own) {
 		fs_count(l->fn, accept_slow);
 		fs_established_accepted(l->fn, child, l->cpu, GFP_KERNEL);
@@ -424,14 +443,43 @@ int fs_listen_parent(struct socket *sock)
 	return 0;
 }
 
+/**
+ * fs_listen_lock() - lock a local listener and its parent
+ * @sk: the local listener
+ * @parent: its parent
+ *
+ * Whoever has the parent may change what it is for as long as it is not locked.
+ *
+ * Context: process; takes both socket locks, the parent's first.
+ * Return: 0, or -EINVAL where the parent listens no longer or is of another
+ * family: then neither is locked.
+ */
+int fs_listen_lock(struct sock *sk, struct sock *parent)
+{
+	lock_sock(parent);
+	if (parent->sk_state != TCP_LISTEN || parent->sk_family != sk->sk_family) {
+		release_sock(parent);
+		return -EINVAL;
+	}
+	lock_sock_nested(sk, SINGLE_DEPTH_NESTING);
+	return 0;
+}
+
+/* Undoes fs_listen_lock(). */
+void fs_listen_unlock(struct sock *sk, struct sock *parent)
+{
+	release_sock(sk);
+	release_sock(parent);
+}
+
 /* Address, port and LISTEN, as the parent has them; no lookup finds it. */
 static int fs_listen_start(struct socket *sock, struct sock *parent)
 {
-	struct fs_family *f = fs_family(parent);
 	struct sock *sk = sock->sk;
-	int err;
+	int err = fs_listen_lock(sk, parent);
 
-	lock_sock(sk);
+	if (err)
+		return err;
 	inet_sk(sk)->inet_rcv_saddr = inet_sk(parent)->inet_rcv_saddr;
 	inet_sk(sk)->inet_saddr = inet_sk(parent)->inet_saddr;
 #if IS_ENABLED(CONFIG_IPV6)
@@ -446,12 +494,12 @@ static int fs_listen_start(struct socket *sock, struct sock *parent)
 	/* Joins the parent's bind bucket, whatever its options. */
 	sk->sk_reuse = SK_FORCE_REUSE;
 	err = sk->sk_prot->get_port(sk, inet_sk(parent)->inet_num);
-	release_sock(sk);
+	fs_listen_unlock(sk, parent);
 	if (err)
 		return err;
 
 	/* __inet_hash() is the one thing listen() must not do. */
-	WRITE_ONCE(sk->sk_prot, f->prot);
+	WRITE_ONCE(sk->sk_prot, fs_family(sk)->prot);
 	err = sock->ops->listen(sock, READ_ONCE(parent->sk_max_ack_backlog));
 
 	/* From here on a bind() that conflicts with one conflicts with both. */
@@ -575,7 +623,7 @@ int fs_listen_spawn(struct socket *psock, int *cpu, struct file **filp)
 
 	mutex_lock(&fs_mutex);
 	syncs = fs_syncs;
-	err = fs_family_init(fs_family(parent), sock);
+	err = fs_family_init(fs_family(sock->sk), sock);
 	mutex_unlock(&fs_mutex);
 	if (!err)
 		err = fs_hook(net);
@@ -603,7 +651,7 @@ int fs_listen_spawn(struct socket *psock, int *cpu, struct file **filp)
 		err = -ENOSPC;
 	if (err) {
 		/* It is closed later, and in no list to be found before. */
-		WRITE_ONCE(sock->sk->sk_prot, fs_family(parent)->stock_prot);
+		WRITE_ONCE(sock->sk->sk_prot, fs_family(sock->sk)->stock_prot);
 		mutex_unlock(&fs_mutex);
 		fput(file);
 		goto out_lite;
@@ -614,7 +662,7 @@ int fs_listen_spawn(struct socket *psock, int *cpu, struct file **filp)
 	l->fn = fn;
 	*cpu = l->cpu;
 	__rcu_assign_sk_user_data_with_flags(sock->sk, l, SK_USER_DATA_NOCOPY);
-	inet_csk(sock->sk)->icsk_af_ops = &fs_family(parent)->af;
+	inet_csk(sock->sk)->icsk_af_ops = &fs_family(sock->sk)->af;
 	list_add_tail(&l->list, &fs_locals);
 	list_add_tail_rcu(&l->of_net, &fn->locals);
 	fs_listen_publish(l);
@@ -648,9 +696,9 @@ out_free:
  * that others need is held meanwhile.
  *
  * Context: process.
- * Return: 0, or -EOPNOTSUPP where an option has come that a local listener
- * cannot have, -ENOSPC where there are too many of its new group on a CPU: then
- * its local listeners take no new connections.
+ * Return: 0, or -EINVAL where the parent listens no longer, -EOPNOTSUPP where an
+ * option has come that a local listener cannot have, -ENOSPC where there are too
+ * many of its new group on a CPU: then its local listeners take no new connections.
  */
 int fs_listen_sync(struct socket *psock)
 {
@@ -682,6 +730,7 @@ int fs_listen_sync(struct socket *psock)
 /* At module load. */
 int fs_listen_init(void)
 {
+	fs_secret = get_random_u32();
 	fs_table = alloc_percpu(struct fs_table);
 	return fs_table ? 0 : -ENOMEM;
 }

@@ -160,9 +160,18 @@ static inline struct inet_hashinfo *fs_hashinfo(const struct net *net)
 	return net->ipv4.tcp_death_row.hashinfo;
 }
 
+/* Whether the parent still is the listener that it was: after IPV6_ADDRFORM it is not. */
+static inline bool fs_parent_listens(const struct fs_local *l)
+{
+	return READ_ONCE(l->parent->sk_state) == TCP_LISTEN &&
+	       READ_ONCE(l->parent->sk_family) == l->sk->sk_family;
+}
+
 /* listen.c */
 extern struct list_head fs_locals;
 int fs_listen_parent(struct socket *sock);
+int fs_listen_lock(struct sock *sk, struct sock *parent);
+void fs_listen_unlock(struct sock *sk, struct sock *parent);
 int fs_listen_spawn(struct socket *psock, int *cpu, struct file **filp);
 int fs_listen_sync(struct socket *psock);
 int fs_listen_setsockopt(struct sock *sk, int optname, void *val, unsigned int len);
@@ -244,7 +253,6 @@ bool fs_drain_start(struct fs_local *l);
 void fs_drain_flush(void);
 
 /* options.c */
-int fs_options_check(const struct sock *sk);
 int fs_options_copy(struct sock *to, struct sock *from);
 
 /* control.c */

@@ -23,14 +23,12 @@
 
 #define FS_MD5_KEYS_MAX	64
 
-/**
- * fs_options_check() - whether a listener's options can be had by a local one
- * @sk: the listener
- *
- * Return: 0, or -EOPNOTSUPP where one of them lives in memory that a module
- * cannot share: then the listener serves on its own, as without fastsocket.
+/*
+ * Whether a listener's options can be had by a local one: -EOPNOTSUPP where one
+ * of them lives in memory that a module cannot share. Then the listener serves on
+ * its own, as without fastsocket.
  */
-int fs_options_check(const struct sock *sk)
+static int fs_options_check(const struct sock *sk)
 {
 	const struct inet_connection_sock *icsk = inet_csk(sk);
 
@@ -349,14 +347,15 @@ static int fs_copy_keys(struct sock *to, struct sock *from)
  * @from: the parent
  *
  * Context: process; takes both socket locks, the parent's first.
- * Return: 0, -EOPNOTSUPP as fs_options_check(), or -ENOMEM.
+ * Return: 0, -EINVAL as fs_listen_lock(), -EOPNOTSUPP as fs_options_check(), or
+ * -ENOMEM.
  */
 int fs_options_copy(struct sock *to, struct sock *from)
 {
-	int err;
+	int err = fs_listen_lock(to, from);
 
-	lock_sock(from);
-	lock_sock_nested(to, SINGLE_DEPTH_NESTING);
+	if (err)
+		return err;
 	err = fs_options_check(from);
 	if (!err)
 		err = fs_copy_congestion(to, from);
@@ -367,8 +366,7 @@ int fs_options_copy(struct sock *to, struct sock *from)
 		fs_copy_tcp(to, from);
 		security_sk_clone(from, to);
 	}
-	release_sock(to);
-	release_sock(from);
+	fs_listen_unlock(to, from);
 
 	return err ?: fs_copy_keys(to, from);
 }

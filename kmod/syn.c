@@ -60,19 +60,11 @@ static bool fs_tw_recyclable(const struct fs_packet *p,
 {
 	const struct tcp_timewait_sock *tcptw = tcp_twsk((struct sock *)tw);
 	struct tcp_options_received opt = {};
-	int stamp = READ_ONCE(tcptw->tw_ts_recent_stamp);
 
-	if (READ_ONCE(tw->tw_substate) != TCP_TIME_WAIT || !stamp)
+	if (READ_ONCE(tw->tw_substate) != TCP_TIME_WAIT || !READ_ONCE(tcptw->tw_ts_recent_stamp))
 		return false;
 	tcp_parse_options(p->net, p->skb, &opt, 0, NULL);
-	if (!opt.saw_tstamp)
-		return false;
-	opt.ts_recent = READ_ONCE(tcptw->tw_ts_recent);
-	opt.ts_recent_stamp = stamp;
-	if (tcp_paws_reject(&opt, 0))
-		return false;
-	if (!after(ntohl(p->th->seq), READ_ONCE(tcptw->tw_rcv_nxt)) &&
-	    (s32)(opt.ts_recent - opt.rcv_tsval) >= 0)
+	if (!opt.saw_tstamp || (s32)(opt.rcv_tsval - READ_ONCE(tcptw->tw_ts_recent)) <= 0)
 		return false;
 
 	return fs_tw_policy(p) &&

@@ -4,6 +4,7 @@
 
 import errno
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -375,6 +376,8 @@ for n in range(10):
     sport = s.getsockname()[1]
     assert s.recv(1) == b""
     s.close()
+    # Until its time stamp is a later one.
+    time.sleep(0.01)
 """
 
 
@@ -715,6 +718,75 @@ def held_lock(stack):
     assert all(caller.is_alive() for caller in held.callers)
     held.release()
     assert len(listeners_of(port_of(hostile))) == 2
+
+
+IPV6_ADDRFORM = 1
+
+
+def turned(sock, other):
+    """Make an IPv6 listener an IPv4 connection, step by step."""
+    sock.setblocking(True)
+    yield lambda: sock.shutdown(socket.SHUT_RDWR)
+    yield lambda: sock.connect(("::ffff:127.0.0.1", port_of(other)))
+    # Python's own lets no other thread run meanwhile.
+    inet = struct.pack("i", socket.AF_INET)
+    yield lambda: libc.setsockopt(sock.fileno(), socket.IPPROTO_IPV6, IPV6_ADDRFORM, inet, 4)
+
+
+@case
+def other_family(stack):
+    """A listener that has become an IPv4 one has no local listeners of IPv6 any more: accept() on them gives EINVAL, and no connection."""
+    other = listener(stack)
+    parent = listener(stack, "::", reuseport=True)
+    local = spawn(stack, parent, 0)
+    connect(stack, "::1", port_of(parent), 0)
+    assert local.take()
+    for step in turned(parent, other):
+        step()
+    nowhere = struct.pack("HHQQ", socket.AF_UNSPEC, 0, 0, 0)
+    assert not libc.connect(parent.fileno(), nowhere, len(nowhere))
+    parent.listen()
+    client = connect(stack, "127.0.0.1", port_of(parent), 0)
+    wait_for(lambda: select.select([parent], [], [], 0)[0])
+    assert accept_errno(local) == errno.EINVAL
+    try:
+        sync(parent)
+    except OSError as err:
+        assert err.errno == errno.EINVAL, err
+    talk(client, stack.enter_context(parent.accept()[0]))
+
+
+@case
+def turning(stack):
+    """A listener that becomes something else while a local one is made of it: EINVAL, and others are made as before."""
+    run("rmmod", "fastsocket")
+    load()      # has seen no listener yet
+    other, parent = listener(stack), listener(stack, "::")
+    held = Held(stack)
+    held.call(libc.setsockopt, parent.fileno(), socket.IPPROTO_TCP, 14,     # TCP_MD5SIG
+              ctypes.c_void_p(held.address - 4), 216)
+    # Who waits for a socket's lock gets it in turn.
+    for step in turned(parent, other):
+        time.sleep(0.2 * SLOW)
+        held.call(step)
+    time.sleep(0.2 * SLOW)
+    errs = []
+
+    def make():
+        try:
+            spawn(stack, parent, 0)
+        except OSError as err:
+            errs.append(err.errno)
+    held.call(make)
+    time.sleep(0.2 * SLOW)
+    held.release()
+    assert errs == [errno.EINVAL], errs
+    assert parent.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN) == socket.AF_INET
+    for addr in ("127.0.0.1", "::1"):
+        server = listener(stack, addr)
+        local = spawn(stack, server, 0)
+        connect(stack, addr, port_of(server), 0)
+        assert local.take()
 
 
 load()
