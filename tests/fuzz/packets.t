@@ -132,10 +132,11 @@ Share = collections.namedtuple("Share", "syns packets missed why", defaults=(0, 
 scenarios = []
 
 
-def scenario(share, share6=None):
-    """@share6 where IPv6 has another than IPv4."""
+def scenario(share, share6=None, any_address=None):
+    """The others where they differ: IPv6, and IPv4 at a listener on "::"."""
     def register(func):
-        scenarios.append((func, {OURS[4]: share, OURS[6]: share6 or share}))
+        scenarios.append((func, {OURS[4]: share, OURS[6]: share6 or share,
+                                 "::": any_address or share}))
         return func
     return register
 
@@ -345,7 +346,7 @@ def ip_options(p):
         p.send(with_chain(p.tcp("PA", 1, 1) / Raw(b"hello")))
 
 
-@scenario(Share(2, 5), Share(5, 8))
+@scenario(Share(2, 5), Share(5, 8), any_address=Share(5, 8))
 def odd_addresses(p):
     if p.version == 4:
         sources = ("127.0.0.1", "10.71.0.1", "10.71.0.255", "224.0.0.1", "255.255.255.255", "0.0.0.0")
@@ -455,6 +456,7 @@ def alike(version, addr, what):
 
 case(alike(4, OURS[4], "IPv4"))
 case(alike(6, OURS[6], "IPv6"))
+case(alike(4, "::", "IPv4 at a dual-stack listener"))
 
 
 @case
