@@ -10,7 +10,8 @@
  * user and network namespace of its own. A thread's calls follow from the seed
  * and its number alone; how threads interleave is not repeatable. Prints how
  * often each call gave which errno, and fails if one did what its caller may
- * not do. CALLS are those to the module; as many go to the sockets.
+ * not do. CALLS are those to the module; as many go to the sockets. A quarter of
+ * the ioctls are those of a 32-bit program, where the kernel has them.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -35,6 +36,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "fastsocket.h"
@@ -45,6 +47,8 @@
 #define POOL		96	/* descriptors that the threads share */
 #define FIRST_FD	100	/* the pool's are above all others */
 #define ERRNOS		134
+#define GETPID_32	20	/* numbers of i386 */
+#define IOCTL_32	54
 
 static int pool[POOL];
 static int control[2];		/* the device and the file in /proc */
@@ -60,10 +64,13 @@ static const char * const what_names[] = {
 	"info", "spawn", "sync", "steer", "port", "other ioctls", "sysctl writes", "reads",
 };
 
-static unsigned long results[WHATS][ERRNOS];
+/* The second ones are of the 32-bit entry. */
+static unsigned long results[2][WHATS][ERRNOS];
+static bool ia32;		/* the kernel has that entry */
 
 static __thread uint64_t state;
-static __thread char *page;	/* one that can be written, the next not there */
+static __thread char *pages[2];	/* can be written, the next one not there; [1] is below 4 GiB */
+static __thread char *page;	/* one of them */
 static __thread char *constant;	/* one that cannot be written */
 
 static uint64_t rnd(void)
@@ -180,11 +187,38 @@ static socklen_t address(struct sockaddr_storage *to)
 	return to->ss_family == AF_INET ? sizeof(*in) : sizeof(*in6);
 }
 
-static void count(int what, int ret)
+static void count(bool compat, int what, int ret)
 {
 	int e = ret < 0 ? errno : 0;
 
-	__atomic_add_fetch(&results[what][e < ERRNOS ? e : ERRNOS - 1], 1, __ATOMIC_RELAXED);
+	__atomic_add_fetch(&results[compat][what][e < ERRNOS ? e : ERRNOS - 1], 1,
+			   __ATOMIC_RELAXED);
+}
+
+/* A system call of i386. */
+static int call32(int number, long a, long b, long c)
+{
+	int ret;
+
+	asm volatile("int $0x80" : "=a" (ret) : "a" (number), "b" (a), "c" (b), "d" (c) :
+		     "memory", "cc", "r8", "r9", "r10", "r11");
+	if (ret >= 0)
+		return ret;
+	errno = -ret;
+	return -1;
+}
+
+/* Where the kernel has no such calls, they give ENOSYS or kill. */
+static bool has_ia32(void)
+{
+	int status;
+	pid_t child = fork();
+
+	if (child < 0)
+		err(2, "fork");
+	if (!child)
+		_exit(call32(GETPID_32, 0, 0, 0) != getpid());
+	return waitpid(child, &status, 0) == child && !status;
 }
 
 /* Into the pool; what was there is closed, whoever uses it. */
@@ -211,8 +245,10 @@ static void do_ioctl(void)
 	unsigned long cmd = what < OTHER ? cmds[what] : (unsigned long)rnd();
 	size_t size = _IOC_SIZE(cmd);
 	char buffer[4096] = {}, *arg;
+	bool compat = percent(25) && ia32;
 	int ret;
 
+	page = pages[compat];
 	if (what == OTHER && percent(80))
 		cmd = _IOC(below(4), FASTSOCKET_IOC_MAGIC, below(percent(80) ? 8 : 256), below(64));
 	if (what < OTHER && percent(10)) {
@@ -272,8 +308,11 @@ static void do_ioctl(void)
 	if (writable(arg, size))
 		memcpy(arg, buffer, size < sizeof(buffer) ? size : sizeof(buffer));
 
-	ret = ioctl(control[below(2)], cmd, arg);
-	count(what, ret);
+	if (compat)
+		ret = call32(IOCTL_32, control[below(2)], cmd, (long)arg);
+	else
+		ret = ioctl(control[below(2)], cmd, arg);
+	count(compat, what, ret);
 	if (ret < 0)
 		return;
 	if (what == SPAWN && size >= sizeof(struct fastsocket_spawn))
@@ -313,7 +352,7 @@ static void do_file(void)
 		if (percent(50))
 			ret = pread(fd, buffer, below(sizeof(buffer)), below(8192));
 	}
-	count(what, ret);
+	count(false, what, ret);
 	if (fd >= 0)
 		close(fd);
 }
@@ -430,10 +469,16 @@ static void do_cpu(void)
 static void *fuzz(void *number_of_thread)
 {
 	state = seed + ((uint64_t)(uintptr_t)number_of_thread << 32);
-	page = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	constant = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (page == MAP_FAILED || constant == MAP_FAILED || munmap(page + 4096, 4096))
+	for (int low = 0; low < 2; low++) {
+		pages[low] = mmap(NULL, 8192, PROT_READ | PROT_WRITE,
+				  MAP_PRIVATE | MAP_ANONYMOUS | (low ? MAP_32BIT : 0), -1, 0);
+		if (pages[low] == MAP_FAILED || munmap(pages[low] + 4096, 4096))
+			err(2, "mmap");
+	}
+	constant = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+	if (constant == MAP_FAILED)
 		err(2, "mmap");
+	page = pages[0];
 	for (long calls = 0; calls < calls_each;) {
 		unsigned int kind = below(100);
 
@@ -483,6 +528,17 @@ static void lo_up(void)
 	close(fd);
 }
 
+static void print_results(const char *kind, const unsigned long (*of)[ERRNOS], int whats)
+{
+	for (int what = 0; what < whats; what++) {
+		printf("%s%s:", kind, what_names[what]);
+		for (int e = 0; e < ERRNOS; e++)
+			if (of[what][e])
+				printf(" %s=%lu", e ? strerrorname_np(e) : "ok", of[what][e]);
+		printf("\n");
+	}
+}
+
 int main(int argc, char **argv)
 {
 	pthread_t threads[64];
@@ -492,6 +548,7 @@ int main(int argc, char **argv)
 	    atoi(argv[4]) < 1 || (size_t)atoi(argv[4]) > ARRAY_SIZE(threads))
 		errx(2, "usage: interface user|root CALLS SEED THREADS");
 	privileged = !strcmp(argv[1], "root");
+	ia32 = has_ia32();
 	seed = strtoull(argv[3], NULL, 0);
 	nr_threads = atoi(argv[4]);
 	calls_each = atol(argv[2]) / nr_threads;
@@ -527,12 +584,10 @@ int main(int argc, char **argv)
 	for (unsigned int i = 0; i < nr_threads; i++)
 		pthread_join(threads[i], NULL);
 
-	for (int what = 0; what < WHATS; what++) {
-		printf("%s:", what_names[what]);
-		for (int e = 0; e < ERRNOS; e++)
-			if (results[what][e])
-				printf(" %s=%lu", e ? strerrorname_np(e) : "ok", results[what][e]);
-		printf("\n");
-	}
+	print_results("", results[0], WHATS);
+	if (ia32)
+		print_results("32-bit ", results[1], OTHER + 1);
+	else
+		printf("the kernel has no 32-bit calls\n");
 	return 0;
 }
