@@ -55,13 +55,16 @@ static int control[2];		/* the device and the file in /proc */
 static char *files[32];		/* sysctls first */
 static unsigned int nr_files, nr_sysctls;
 static bool privileged;
+static unsigned int ifindexes[4] = { 1, 2, 3, 4 };	/* lo is 1 */
 static uint64_t seed;
 static long calls_each;
 
-enum { INFO, SPAWN, SYNC, STEER, PORT, OTHER, SYSCTL_WRITE, FILE_READ, WHATS };
+/* Those of RSS and GIVEN are among STEER and PORT, and have succeeded. */
+enum { INFO, SPAWN, SYNC, STEER, PORT, OTHER, RSS, GIVEN, SYSCTL_WRITE, FILE_READ, WHATS };
 
 static const char * const what_names[] = {
-	"info", "spawn", "sync", "steer", "port", "other ioctls", "sysctl writes", "reads",
+	"info", "spawn", "sync", "steer", "port", "other ioctls", "steer by RSS", "ports given",
+	"sysctl writes", "reads",
 };
 
 /* The second ones are of the 32-bit entry. */
@@ -273,10 +276,12 @@ static void do_ioctl(void)
 		};
 		memcpy(buffer, &sync, sizeof(sync));
 	} else if (what == STEER) {
+		unsigned int mode = percent(95) ? below(3) : number();
+		bool off = mode == FASTSOCKET_STEER_OFF;
 		struct fastsocket_steer steer = {
-			.ifindex = percent(80) ? 1 + below(3) : number(),
-			.mode = percent(95) ? below(3) : number(),
-			.count = percent(70) ? 1U << below(5) : number(),
+			.ifindex = percent(80) ? ifindexes[below(4)] : number(),
+			.mode = mode,
+			.count = percent(70) ? (off ? 0 : 1U << below(5)) : number(),
 			.flags = percent(95) ? 0 : number(),
 		};
 		int *cpus = place(4 * (steer.count & 0xfff));
@@ -301,10 +306,10 @@ static void do_ioctl(void)
 		port.addr = (uintptr_t)at;
 		memcpy(buffer, &port, sizeof(port));
 	}
-	/* Below what the structure points at. */
 	arg = place(size);
-	if (writable(arg, 64))
-		arg -= 512 + below(2) * 64;
+	/* Mostly below what the structure points at, which is at the page's end. */
+	if ((what == STEER || what == PORT) && writable(arg, size) && percent(90))
+		arg = page + 8 * below(64);
 	if (writable(arg, size))
 		memcpy(arg, buffer, size < sizeof(buffer) ? size : sizeof(buffer));
 
@@ -319,6 +324,10 @@ static void do_ioctl(void)
 		keep(((struct fastsocket_spawn *)arg)->fd);
 	if (what == STEER && !privileged)
 		errx(2, "STEER succeeded for a user without privilege");
+	if (what == STEER && ((struct fastsocket_steer *)arg)->mode == FASTSOCKET_STEER_RSS)
+		count(compat, RSS, ret);
+	if (what == PORT && !(((struct fastsocket_port *)arg)->flags & FASTSOCKET_PORT_RELEASE))
+		count(compat, GIVEN, ret);
 }
 
 static void do_file(void)
@@ -518,14 +527,14 @@ static void write_file(const char *name, const char *text)
 	close(fd);
 }
 
-static void lo_up(void)
+/* Beside lo the tests' cards, which have RSS; a route leads to them. */
+static void devices(void)
 {
-	struct ifreq ifr = { .ifr_name = "lo", .ifr_flags = IFF_UP };
-	int fd = socket(AF_INET, SOCK_DGRAM, 0);
-
-	if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &ifr))
-		err(2, "lo");
-	close(fd);
+	if (system("ip link set lo up && ip link add nic0 type rssnic && ip link set nic0p up &&"
+		   "ip link set nic0 up && ip addr add 10.1.1.2/24 dev nic0"))
+		errx(2, "the cards cannot be made");
+	ifindexes[2] = if_nametoindex("nic0");
+	ifindexes[3] = if_nametoindex("nic0p");
 }
 
 static void print_results(const char *kind, const unsigned long (*of)[ERRNOS], int whats)
@@ -564,7 +573,7 @@ int main(int argc, char **argv)
 		write_file("/proc/self/setgroups", "deny");
 		write_file("/proc/self/uid_map", "0 65534 1");
 		write_file("/proc/self/gid_map", "0 65534 1");
-		lo_up();
+		devices();
 	}
 	control[0] = open(FASTSOCKET_DEVICE, O_RDWR | O_CLOEXEC);
 	control[1] = open(FASTSOCKET_PROC, O_RDONLY | O_CLOEXEC);
@@ -586,7 +595,7 @@ int main(int argc, char **argv)
 
 	print_results("", results[0], WHATS);
 	if (ia32)
-		print_results("32-bit ", results[1], OTHER + 1);
+		print_results("32-bit ", results[1], SYSCTL_WRITE);
 	else
 		printf("the kernel has no 32-bit calls\n");
 	return 0;

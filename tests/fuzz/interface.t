@@ -19,6 +19,7 @@ SEED = int(os.environ.get("SEED") or random.randrange(1 << 32))
 def fuzz(stack, who):
     """Half of the calls; returns how often each kind of call gave what."""
     load()
+    nic_load()
     print("# SEED=%d, %d calls" % (SEED, CALLS // 2), flush=True)
     said = run(os.environ["FASTSOCKET_INTERFACE"], who, str(CALLS // 2), str(SEED), "8")
     print("".join("# %s\n" % line for line in said.splitlines()), end="", flush=True)
@@ -43,7 +44,7 @@ def fuzz(stack, who):
 def nobody(stack):
     """A user without privilege may call anything: what is not theirs is refused, nothing breaks, nothing stays behind."""
     got = fuzz(stack, "user")
-    for what in ("info", "spawn", "sync", "port", "reads"):
+    for what in ("info", "spawn", "sync", "port", "ports given", "reads"):
         assert got[what].get("ok"), what
     assert set(got["steer"]) | set(got.get("32-bit steer", ())) == {"EPERM"}
     assert set(got["sysctl writes"]) == {"EACCES"}
@@ -53,7 +54,8 @@ def nobody(stack):
 def root_of_namespace(stack):
     """Nor does the root user of a user namespace break anything, who may steer and set the sysctls there."""
     got = fuzz(stack, "root")
-    for what in ("info", "spawn", "sync", "steer", "port", "sysctl writes", "reads"):
+    for what in ("info", "spawn", "sync", "steer", "steer by RSS", "port", "ports given",
+                 "sysctl writes", "reads"):
         assert got[what].get("ok"), what
 
 
