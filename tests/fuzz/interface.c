@@ -8,10 +8,11 @@
  *
  * As "user" it has no privilege at all, as "root" those of the first user of a
  * user and network namespace of its own. A thread's calls follow from the seed
- * and its number alone; how threads interleave is not repeatable. Prints how
- * often each call gave which errno, and fails if one did what its caller may
- * not do. CALLS are those to the module; as many go to the sockets. A quarter of
- * the ioctls are those of a 32-bit program, where the kernel has them.
+ * and its number alone; how threads interleave, and what else the kernel does
+ * meanwhile, is not repeatable. Prints how often each call gave which errno, and
+ * fails if one did what its caller may not do. CALLS are those to the module; as
+ * many go to the sockets. A quarter of the ioctls are those of a 32-bit program,
+ * where the kernel has them.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -477,7 +478,9 @@ static void do_cpu(void)
 
 static void *fuzz(void *number_of_thread)
 {
-	state = seed + ((uint64_t)(uintptr_t)number_of_thread << 32);
+	uint64_t first = seed + ((uint64_t)(uintptr_t)number_of_thread << 56);
+	long calls = 0;
+
 	for (int low = 0; low < 2; low++) {
 		pages[low] = mmap(NULL, 8192, PROT_READ | PROT_WRITE,
 				  MAP_PRIVATE | MAP_ANONYMOUS | (low ? MAP_32BIT : 0), -1, 0);
@@ -488,9 +491,12 @@ static void *fuzz(void *number_of_thread)
 	if (constant == MAP_FAILED)
 		err(2, "mmap");
 	page = pages[0];
-	for (long calls = 0; calls < calls_each;) {
-		unsigned int kind = below(100);
+	for (uint64_t n = 0; calls < calls_each; n++) {
+		unsigned int kind;
 
+		/* Whatever the calls before have given. */
+		state = first + (n << 24);
+		kind = below(100);
 		calls += kind < 53;
 		if (kind < 50)
 			do_ioctl();

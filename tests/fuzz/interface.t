@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
 """Every ioctl, sysctl and file of the module, called with anything by anybody.
-CALLS and SEED select; what a run printed as its seed repeats it."""
+CALLS, SEED and THREADS select; what a run printed as its seed repeats the calls, and with
+one thread their order."""
 
 import os
 import random
@@ -14,14 +15,16 @@ from fstest import *  # noqa: E402,F403 pylint: disable=W,C
 
 CALLS = int(os.environ.get("CALLS", 1000000))
 SEED = int(os.environ.get("SEED") or random.randrange(1 << 32))
+THREADS = int(os.environ.get("THREADS", 8))
 
 
 def fuzz(stack, who):
     """Half of the calls; returns how often each kind of call gave what."""
     load()
     nic_load()
-    print("# SEED=%d, %d calls" % (SEED, CALLS // 2), flush=True)
-    said = run(os.environ["FASTSOCKET_INTERFACE"], who, str(CALLS // 2), str(SEED), "8")
+    print("# SEED=%d, %d calls, %d threads" % (SEED, CALLS // 2, THREADS), flush=True)
+    said = run(os.environ["FASTSOCKET_INTERFACE"], who, str(CALLS // 2), str(SEED),
+               str(THREADS))
     print("".join("# %s\n" % line for line in said.splitlines()), end="", flush=True)
     wait_for(lambda: not filed(), 120)
     assert table("listeners", "1") == []
