@@ -2,7 +2,7 @@
 /*
  * The module's ioctls. The device is open for the length of one call: an open
  * one would keep the module from being unloaded. The file of /proc would not, and
- * stays open for connect() and for what has lost sight of the device.
+ * stays open for connect() and for who cannot open the device.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -41,12 +41,17 @@ bool control_owns(int fd)
 	return fd >= 0 && fd == __atomic_load_n(&kept, __ATOMIC_RELAXED) && is_kept(fd);
 }
 
-/* By what listen() has opened, for those who have lost sight of the device (chroot()). */
+/*
+ * Without the device: it is root's only, a container has none, or the program has
+ * lost sight of it (chroot()).
+ */
 static int call_kept(unsigned long cmd, void *arg)
 {
-	int by = __atomic_load_n(&kept, __ATOMIC_ACQUIRE);
-	int saved = errno, ret;
+	int saved = errno, by, ret;
 
+	if (!control_ports())
+		return -1;
+	by = __atomic_load_n(&kept, __ATOMIC_ACQUIRE);
 	if (!control_owns(by))
 		return -1;
 	ret = ioctl(by, cmd, arg);
@@ -135,7 +140,7 @@ void control_check(void)
 			logf_at(LOG_WARN, "the module's interface has version %u and this library needs %u: install both from one release; serving without fastsocket",
 				info.version, FASTSOCKET_VERSION);
 		else if (errno == EACCES || errno == EPERM)
-			logf_at(LOG_WARN, FASTSOCKET_DEVICE " is not permitted to this user (chmod 666 is the default); serving without fastsocket");
+			logf_at(LOG_WARN, FASTSOCKET_DEVICE " is not permitted to this user, and " FASTSOCKET_PROC " cannot be used either; serving without fastsocket");
 		else if (errno == ENOENT || errno == ENXIO || errno == ENODEV)
 			logf_at(LOG_WARN, "the module is not loaded (modprobe fastsocket); serving without fastsocket");
 		else

@@ -16,11 +16,24 @@
 
 #define NICS	"/proc/net/fastsocket/nics"
 
+/* A container has no device, or one that is not its root user's. */
+static int module_open(void)
+{
+	int fd = open(FASTSOCKET_DEVICE, O_RDWR | O_CLOEXEC);
+	int saved = errno;
+
+	if (fd < 0)
+		fd = open(FASTSOCKET_PROC, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		errno = saved;
+	return fd;
+}
+
 /* Is there a module that can be told? If not, @why is a sentence. */
 bool module_steers(char **why)
 {
 	struct fastsocket_steer steer = { .flags = ~0U };
-	int fd = open(FASTSOCKET_DEVICE, O_RDWR | O_CLOEXEC);
+	int fd = module_open();
 
 	*why = NULL;
 	if (fd < 0) {
@@ -60,7 +73,7 @@ bool module_forgot(unsigned int ifindex)
 	bool known = line;
 
 	free(line);
-	return !known && (access(NICS, F_OK) == 0 || access(FASTSOCKET_DEVICE, F_OK));
+	return !known && (access(NICS, F_OK) == 0 || access(FASTSOCKET_PROC, F_OK));
 }
 
 /* @value is "port CPU,CPU,..." or "rss CPU,CPU,...", or nothing for off. */
@@ -83,7 +96,7 @@ int module_tell(struct nic *nic, const char *value)
 		at = end;
 	}
 	steer.cpus = (uintptr_t)cpus;
-	fd = open(FASTSOCKET_DEVICE, O_RDWR | O_CLOEXEC);
+	fd = module_open();
 	if (fd < 0 || ioctl(fd, FASTSOCKET_IOC_STEER, &steer))
 		ret = -errno;
 	if (fd >= 0)
