@@ -14,6 +14,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -324,10 +325,15 @@ static pid_t irqbalance_pid(void)
 	char name[64], path[64], c[2];
 	DIR *d = opendir("/proc");
 	struct dirent *de;
+	struct stat st;
 	pid_t pid = 0;
 
 	while (d && !pid && (de = readdir(d))) {
 		if (!isdigit((unsigned char)*de->d_name))
+			continue;
+		/* Anybody may have that name. (Of this directory, the owner is always told.) */
+		snprintf(path, sizeof(path), "/proc/%d", atoi(de->d_name));
+		if (stat(path, &st) || st.st_uid)
 			continue;
 		proc_name(atoi(de->d_name), name, sizeof(name));
 		/* One that is ending has no command line any more. */

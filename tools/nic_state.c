@@ -19,6 +19,7 @@
 
 #define RUN	"/run/fastsocket"
 #define DIR	RUN "/nic"
+#define LOCK	DIR "/lock"
 
 /* Inode numbers of namespaces are used again, their cookies never. */
 static unsigned long long netns_cookie(void)
@@ -193,7 +194,10 @@ void state_remove(struct nic *nic)
 	nic->saved = false;
 }
 
-/* One at a time; held until the process ends. */
+/*
+ * One at a time; held until the process ends. By a file that is root's alone: who can
+ * open one can lock it.
+ */
 int state_lock(void)
 {
 	int fd;
@@ -201,7 +205,7 @@ int state_lock(void)
 	if ((mkdir(RUN, 0755) && errno != EEXIST) ||
 	    (mkdir(DIR, 0755) && errno != EEXIST))
 		return -errno;
-	fd = open(DIR, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	fd = open(LOCK, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;
 	if (!flock(fd, LOCK_EX | LOCK_NB))

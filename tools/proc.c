@@ -123,6 +123,7 @@ unsigned long long table_num(const struct table *t, size_t row, const char *col)
 	return strtoull(table_str(t, row, col), NULL, 10);
 }
 
+/* In plain ASCII: anybody names his process, and root reads it on a terminal, or as JSON. */
 void proc_name(pid_t pid, char *buf, size_t size)
 {
 	char path[64];
@@ -130,6 +131,9 @@ void proc_name(pid_t pid, char *buf, size_t size)
 	snprintf(path, sizeof(path), "/proc/%d/comm", (int)pid);
 	if (!read_line(path, buf, size))
 		snprintf(buf, size, "?");
+	for (; *buf; buf++)
+		if (*buf < ' ' || *buf > '~')
+			*buf = '?';
 }
 
 static int proc_threads(pid_t pid)

@@ -364,8 +364,10 @@ for cpu in 0, 1:
 for sock in local:
     sock.close()
 name("fs-master")
+signal.signal(signal.SIGUSR1, lambda *_: name("fs\33[2J\xff"))
 write("pids", ["%d %d %d %d %d" % (os.getpid(), *workers, port, six.getsockname()[1])])
-signal.pause()
+while True:
+    signal.pause()
 EOF
 mkdir "$tmp/proc"
 python3 "$tmp/server.py" "$tmp/proc" &
@@ -525,6 +527,13 @@ if [ "$(id -u)" = 0 ]; then
 	}
 	ok "status: processes that cannot be looked into" hidden
 fi
+renamed() {
+	kill -USR1 "$master"
+	sleep 0.2
+	LC_ALL=C has '^fs\?\[2J\?\? '"$master " &&
+		status --json | python3 -c 'import json, sys; json.load(sys.stdin)'
+}
+ok "status: a name that would speak to the terminal does not" renamed
 gone() {
 	mv "$tmp/proc/fastsocket" "$tmp/proc/away"
 	status >"$tmp/out" 2>"$tmp/err"

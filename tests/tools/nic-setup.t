@@ -7,6 +7,7 @@ import glob
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import struct
@@ -537,8 +538,13 @@ def irqbalance_setup(pid, request=b"setup"):
 
 @case
 def irqbalance(stack):
-    """A running irqbalance is told to keep away from the device's interrupts beside those it left alone before, and reset tells it the former list; without its socket, the sentence is what to configure. One that answers too late goes on, and holds up no other command."""
+    """A running irqbalance is told to keep away from the device's interrupts beside those it left alone before, and reset tells it the former list; without its socket, the sentence is what to configure. One that answers too late goes on, and holds up no other command. A user's process of that name is not taken for it."""
     os.makedirs("/run/irqbalance", exist_ok=True)
+    shutil.copy("/bin/sleep", "/tmp/irqbalance")
+    other = subprocess.Popen(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
+                              "/tmp/irqbalance", "1000"])
+    stack.callback(other.wait)
+    stack.callback(other.kill)
     daemon = subprocess.Popen(["irqbalance", "--foreground"], stdout=subprocess.DEVNULL,
                               stderr=subprocess.DEVNULL)
     def end():
@@ -622,6 +628,42 @@ def unprivileged(stack):
 
 
 @case
+def locked(stack):
+    """One command at a time changes devices. A user who locks what he can open holds up none."""
+    card(stack)
+    nic("setup", "nic0", "--steer", "off")
+    nic("reset", "nic0")
+    lock = "/run/fastsocket/nic/lock"
+    code = """
+import fcntl, glob, os, time
+names = ["/run/fastsocket", "/run/fastsocket/nic", *glob.glob("/run/fastsocket/nic/*")]
+for name in names:
+    try:
+        fcntl.flock(os.open(name, os.O_RDONLY), fcntl.LOCK_EX)
+        print(name, end=" ")
+    except PermissionError:
+        pass
+print(flush=True)
+time.sleep(1000)
+"""
+    user = subprocess.Popen(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
+                             "/usr/bin/python3", "-c", code], stdout=subprocess.PIPE, text=True)
+    stack.callback(user.wait)
+    stack.callback(user.kill)
+    assert user.stdout.readline().split() == ["/run/fastsocket", "/run/fastsocket/nic"]
+    done = subprocess.run([TOOL, "nic", "setup", "nic0", "--steer", "off"], text=True,
+                          capture_output=True, check=False, timeout=60 * SLOW)
+    assert done.returncode == 0 and "waiting" not in done.stderr, done
+    with open(lock) as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        other = subprocess.Popen([TOOL, "nic", "reset", "nic0"], text=True,
+                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert "waiting for another" in other.stderr.readline()
+        assert other.poll() is None
+    assert other.communicate()[0] and other.returncode == 0
+
+
+@case
 def refused_rule(stack):
     """A device that refuses a rule although it has filters: auto undoes what it did for ntuple and takes rss; asked for by name it is an error, and nothing is changed."""
     card(stack)
@@ -698,7 +740,7 @@ def names_of_interrupts(stack):
 
 @case
 def module_told(stack):
-    """The module is told the mode and each class' or queue's CPU, told again by a second setup, and told off by reset; one that does not take the mode makes auto go on; one that does not know the call, or is not there, is no obstacle."""
+    """The module is told the mode and each class' or queue's CPU, told again by a second setup, and told off by reset, also where there is no device; one that does not take the mode makes auto go on; one that does not know the call, or is not there, is no obstacle."""
     def told():
         return [(row["name"], row["mode"], row["cpus"]) for row in table("nics")]
 
@@ -716,6 +758,11 @@ def module_told(stack):
     assert told() == [("nic0", "rss", "0,1,2,3")]
     nic("reset", "nic0")
     assert told() == []
+    with without_device():
+        nic("setup", "nic0", "--steer", "rss")
+        assert told() == [("nic0", "rss", "0,1,2,3")]
+        nic("reset", "nic0")
+        assert told() == []
     notes = nic("setup", "nic0", SHIM_RULES=0, SHIM_NO_RSS=1)[1]
     assert "no steering by rss: cannot set module: Operation not supported" in notes, notes
     assert "steering: xdp" in notes and told() == [("nic0", "port", "0,1,2,3")]
