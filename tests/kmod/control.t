@@ -1,8 +1,10 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""/dev/fastsocket: every wrong argument gets a precise errno and changes nothing."""
+"""/dev/fastsocket and /proc/fastsocket: who may call, every wrong argument gets a
+precise errno and changes nothing, and what answers and files show."""
 
 import errno
+import mmap
 import os
 import re
 import resource
@@ -142,6 +144,16 @@ def file_limit(stack):
         assert err.errno == errno.EMFILE
 
 
+ADDRESS = r"ffff[0-9a-f]{12}"
+FILES = {"/proc/net/fastsocket/" + name for name in ("established", "listeners", "nics", "stats")} | {
+    "/proc/sys/net/fastsocket/" + name
+    for name in ("established", "listen_spawn", "receive_flow_deliver")}
+
+
+def files_in(*dirs):
+    return {os.path.join(top, name) for top in dirs for name in os.listdir(top)}
+
+
 @case
 def no_addresses(stack):
     """No file shows a kernel address; what sums over all namespaces is for root of the first one."""
@@ -151,14 +163,251 @@ def no_addresses(stack):
     stack.callback(steer, 1, STEER_OFF)
     connect(stack, "127.0.0.1", port_of(parent), 0)
     assert local.take()
-    shown = os.listdir("/proc/net/fastsocket")
-    assert "established" in shown and len(shown) == 4
+    assert files_in("/proc/net/fastsocket", "/proc/sys/net/fastsocket") == FILES
     assert os.stat("/proc/net/fastsocket/established").st_mode & 0o777 == 0o400
-    for name in shown:
-        with open("/proc/net/fastsocket/" + name) as f:
-            assert not re.search(r"ffff[0-9a-f]{12}", f.read()), name
+    for name in FILES:
+        with open(name) as f:
+            assert not re.search(ADDRESS, f.read()), name
     unshare_net(stack)
     assert sorted(os.listdir("/proc/thread-self/net/fastsocket")) == ["listeners", "nics", "stats"]
+
+
+@case
+def answers(stack):
+    """An ioctl writes nothing into its argument but what it answers."""
+    parent = listener(stack)
+    sock = stack.enter_context(socket.socket())
+    name = ctypes.create_string_buffer(sockaddr("127.0.0.1", port_of(parent)))
+    before = name.raw
+    cpus = (ctypes.c_int32 * 2)(0, 1)
+    known = {
+        IOC_INFO: (b"\xaa" * 8, struct.pack("II", 1, 2)),
+        IOC_SPAWN: (spawn_arg(parent.fileno(), CPU_ANY), None),
+        IOC_SYNC: (struct.pack("iI", parent.fileno(), 0), ...),
+        IOC_STEER: (struct.pack("IIIIQ", 1, STEER_PORT, 2, 0, ctypes.addressof(cpus)), ...),
+        IOC_PORT: (struct.pack("iIQII", sock.fileno(), 0, ctypes.addressof(name), 16, 0), ...),
+    }
+    stack.callback(steer, 1, STEER_OFF)
+    for cmd, (arg, want) in known.items():
+        with on_cpu(1):
+            out = ioctl(sized(cmd, len(arg) + 64), arg + bytes(64))
+        if cmd == IOC_SPAWN:
+            fd = struct.unpack_from("iii", out)[2]
+            os.close(fd)
+            want = struct.pack("iiiI", parent.fileno(), 1, fd, 0)
+        assert out == (arg if want is ... else want) + bytes(64), (hex(cmd), out)
+    assert (name.raw, list(cpus)) == (before, [0, 1])
+
+
+@case
+def log(stack):
+    """What the kernel says when the module comes and goes shows no address."""
+    parent = listener(stack)
+    spawn(stack, parent, 0)
+    kmsg = os.open("/dev/kmsg", os.O_RDWR | os.O_NONBLOCK)
+    stack.callback(os.close, kmsg)
+    os.lseek(kmsg, 0, os.SEEK_END)
+    run("rmmod", "fastsocket")
+    load()
+    spawn(stack, parent, 0)
+    os.write(kmsg, b"fastsocket: a line to be found\n")
+    said = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            said.append(os.read(kmsg, 8192).decode(errors="replace"))
+    assert "to be found" in said[-1]
+    assert not [line for line in said if re.search(ADDRESS, line)], said
+
+
+@case
+def proc_file(stack):
+    """/proc/fastsocket takes the same calls, of who may only read it, also where there is no device."""
+    parent = listener(stack)
+    with without_device():
+        pid = os.fork()
+        if not pid:
+            code = 1
+            try:
+                os.setresgid(65534, 65534, 65534)
+                os.setresuid(65534, 65534, 65534)
+                fd = os.open("/proc/fastsocket", os.O_RDONLY)
+                assert struct.unpack("II", fcntl.ioctl(fd, IOC_INFO, bytes(8))) == (1, 2)
+                out = fcntl.ioctl(fd, IOC_SPAWN, spawn_arg(parent.fileno(), 1))
+                local = Local(fileno=struct.unpack("iiiI", out)[2])
+                connect(stack, "127.0.0.1", port_of(parent), 1)
+                assert local.take()
+                fcntl.ioctl(fd, IOC_SYNC, struct.pack("iI", parent.fileno(), 0))
+                code = 2
+                try:
+                    fcntl.ioctl(fd, IOC_STEER, struct.pack("IIIIQ", 1, STEER_OFF, 0, 0, 0))
+                except PermissionError:
+                    code = 0
+            finally:
+                os._exit(code)
+        assert os.waitpid(pid, 0)[1] == 0
+
+
+# A function of a call's number and three arguments, of 32 bits each:
+INT80 = bytes.fromhex("53"          # push %rbx
+                      "89f8"        # mov %edi,%eax
+                      "89f3"        # mov %esi,%ebx
+                      "87ca"        # xchg %ecx,%edx
+                      "cd80"        # int $0x80
+                      "5b" "c3")    # pop %rbx; ret
+
+
+@case
+def compat(stack):
+    """A 32-bit caller is answered alike."""
+    pages = mmap.mmap(-1, 2 * mmap.PAGESIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40,
+                      mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)    # MAP_32BIT
+    base = ctypes.addressof(ctypes.c_char.from_buffer(pages))
+    pages[:len(INT80)] = INT80
+    call = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_uint32] * 4)(base)
+    at = base + mmap.PAGESIZE
+    parent = listener(stack)
+    steer(1, STEER_PORT, [0, 1, 2, 3])
+    stack.callback(steer, 1, STEER_OFF)
+
+    def asks(fd):
+        def ask(cmd, arg, want=0):
+            pages[mmap.PAGESIZE:mmap.PAGESIZE + len(arg)] = arg
+            assert call(54, fd, cmd, at) == want, hex(cmd)  # ioctl()
+            return pages[mmap.PAGESIZE:mmap.PAGESIZE + len(arg)]
+
+        assert struct.unpack("II", ask(IOC_INFO, bytes(8))) == (1, 2)
+        local = Local(fileno=struct.unpack("iiiI", ask(IOC_SPAWN, spawn_arg(parent.fileno(), 1)))[2])
+        connect(stack, "127.0.0.1", port_of(parent), 1)
+        assert local.take()
+        ask(IOC_SYNC, struct.pack("iI", parent.fileno(), 0))
+        ask(IOC_STEER, struct.pack("IIIIQii", 1, STEER_PORT, 2, 0, at + 24, 3, 2))
+        assert [row["cpus"] for row in table("nics")] == ["3,2"]
+        ask(IOC_STEER, struct.pack("IIIIQ", 1, STEER_PORT, 2, 0, 8), -errno.EFAULT)
+        sock = socket.socket()
+        with on_cpu(2):
+            ask(IOC_PORT, struct.pack("iIQII", sock.fileno(), 0, at + 24, 16, 0) +
+                sockaddr("127.0.0.1", port_of(parent)))
+        sock.connect(parent.getsockname())
+        assert port_of(sock) % 2 == 1
+        ask(0xF5FF, bytes(8), -errno.ENOTTY)
+
+    for name in ("/dev/fastsocket", "/proc/fastsocket"):
+        pid = os.fork()
+        if not pid:
+            try:
+                asks(os.open(name, os.O_RDONLY))
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc(file=sys.stdout)
+            finally:
+                sys.stdout.flush()
+                os._exit(1)
+        status = os.waitpid(pid, 0)[1]
+        if os.WIFSIGNALED(status):
+            raise Skip("this kernel has no 32-bit calls")
+        assert status == 0
+
+
+def as_user(uid, func, *caps):
+    """What @func() returns, or the errno it fails with, as @uid with these capabilities only."""
+    pid = os.fork()
+    if not pid:
+        code = 255
+        try:
+            libc.prctl(8, 1, 0, 0, 0)       # PR_SET_KEEPCAPS
+            os.setgroups([])
+            os.setresgid(65534, 65534, 65534)
+            os.setresuid(uid, uid, uid)
+            bits = sum(1 << cap for cap in caps)
+            header, data = struct.pack("Ii", 0x20080522, 0), struct.pack("6I", bits, bits, 0, 0, 0, 0)
+            assert libc.capset(header, data) == 0
+            code = func() or 0
+        except OSError as err:
+            code = err.errno
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@case
+def sysctl_writers(stack):
+    """The sysctls are written by who has CAP_NET_ADMIN over the namespace, and by the host's root user; read by all."""
+    unshare_net(stack)
+    names = ["net.fastsocket." + n for n in ("established", "listen_spawn", "receive_flow_deliver")]
+
+    def writes():
+        for name in names:
+            sysctl(name, 1)
+
+    def reads():
+        for name in files_in("/proc/sys/net/fastsocket"):
+            with open(name) as f:
+                f.read()
+
+    assert as_user(65534, reads) == 0
+    assert as_user(65534, writes) == errno.EACCES
+    assert as_user(65534, writes, 10) == errno.EACCES       # CAP_NET_BIND_SERVICE
+    assert as_user(65534, writes, 12) == 0                  # CAP_NET_ADMIN
+    assert as_user(0, writes) == 0
+
+    def elsewhere():
+        if libc.unshare(0x10000000):        # CLONE_NEWUSER: all capabilities, but not over this
+            raise OSError(ctypes.get_errno(), "unshare")
+        writes()
+
+    assert as_user(65534, elsewhere) == errno.EACCES
+
+
+@case
+def other_user(stack):
+    """A local listener is its listener's user's, whoever makes it: who may listen on the port as well, and who may not, does not change."""
+    with contextlib.ExitStack() as mine:
+        mine.callback(os.seteuid, 0)
+        os.seteuid(1234)
+        parent = listener(mine, reuseport=True)
+        os.seteuid(0)
+        local = spawn(mine, parent, 0)
+        assert os.fstat(local.fileno()).st_uid == 1234
+        parent.close()          # nothing but the local listener has the port
+        port = port_of(local)
+        for uid, want in ((1234, 0), (4321, errno.EADDRINUSE), (0, errno.EADDRINUSE)):
+            def again():
+                listener(mine, "127.0.0.1", port, reuseport=True)
+            assert as_user(uid, again) == want, uid
+
+
+@case
+def memory_group(stack):
+    """A local listener's memory is charged to its maker's control group, also while it drains."""
+    root = "/sys/fs/cgroup/"
+    group = root + "fastsocket-memory"
+    try:
+        with open(root + "cgroup.subtree_control", "w") as f:
+            f.write("+memory")
+        os.mkdir(group)
+    except OSError as err:
+        raise Skip("no memory control groups: %s" % err) from err
+    stack.callback(os.rmdir, group)
+    parents = [listener(stack) for _ in range(4)]
+
+    def slab():
+        with open(group + "/memory.stat") as f:
+            return int(dict(line.split() for line in f)["slab"])
+
+    def makes():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+        with open(group + "/cgroup.procs", "w") as f:
+            f.write(str(os.getpid()))
+        before = slab()
+        args = [spawn_arg(parent.fileno(), cpu) for parent in parents for cpu in range(4)]
+        for arg in args * 50:
+            ioctl(IOC_SPAWN, arg)
+        # A socket alone has more than 2 KiB.
+        print("# %d bytes each" % ((slab() - before) / 800), flush=True)
+        return int(slab() - before < 800 * 3000)
+
+    assert as_user(0, makes) == 0
+    wait_for(lambda: not any(listeners_of(port_of(parent)) for parent in parents))
 
 
 @case

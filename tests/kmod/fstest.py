@@ -124,6 +124,16 @@ def ioctl(cmd, data):
         os.close(fd)
 
 
+@contextlib.contextmanager
+def without_device():
+    """As in a container: there is /proc/fastsocket only."""
+    os.rename("/dev/fastsocket", "/dev/fastsocket.away")
+    try:
+        yield
+    finally:
+        os.rename("/dev/fastsocket.away", "/dev/fastsocket")
+
+
 def info():
     return struct.unpack("II", ioctl(IOC_INFO, bytes(8)))
 
@@ -315,27 +325,31 @@ class Delta:
         return stats()[name] - self.before[name]
 
 
+TRACING = "/sys/kernel/tracing/"
+
+
+def tracing(name, value):
+    """Write a file of the tracer's; several of them take what is added at the end only."""
+    fd = os.open(TRACING + name, os.O_WRONLY | os.O_APPEND)
+    try:
+        os.write(fd, value.encode())
+    finally:
+        os.close(fd)
+
+
 class Calls:
     """How often a kernel function is called."""
 
     def __init__(self, stack, function):
         self.name = "fst_" + function
-        self.tracing = "/sys/kernel/tracing/"
-        self.write("kprobe_events", "p:%s %s\n" % (self.name, function))
-        stack.callback(self.write, "kprobe_events", "-:" + self.name)
+        tracing("kprobe_events", "p:%s %s\n" % (self.name, function))
+        stack.callback(tracing, "kprobe_events", "-:" + self.name)
         enable = "events/kprobes/%s/enable" % self.name
-        self.write(enable, "1")
-        stack.callback(self.write, enable, "0")
-
-    def write(self, name, value):
-        fd = os.open(self.tracing + name, os.O_WRONLY | os.O_APPEND)
-        try:
-            os.write(fd, value.encode())
-        finally:
-            os.close(fd)
+        tracing(enable, "1")
+        stack.callback(tracing, enable, "0")
 
     def hits(self):
-        with open(self.tracing + "kprobe_profile") as f:
+        with open(TRACING + "kprobe_profile") as f:
             return [int(line.split()[1]) for line in f
                     if line.split()[0] == self.name][0]
 
@@ -413,6 +427,33 @@ def half_open(stack, parent, cpu, count):
                 "rule inet fstest in tcp dport %d tcp flags & (syn|ack) == ack drop" % port])
     clients = [connect(stack, "127.0.0.1", port, cpu) for _ in range(count)]
     return clients, lambda: run("nft", "flush", "table", "inet", "fstest")
+
+
+def floodable(stack):
+    """Enter a fresh namespace for flood()."""
+    unshare_net(stack)
+    run("ip", "route", "add", "10.99.0.0/16", "dev", "lo")
+    for name in ("all", "lo"):
+        sysctl("net.ipv4.conf.%s.rp_filter" % name, 0)
+        sysctl("net.ipv4.conf.%s.accept_local" % name, 1)
+
+
+def flood(port, count, first=0):
+    """@count SYNs, each from an address that never answers, sent from this task's CPU."""
+    raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+    dst = socket.inet_aton("127.0.0.1")
+    for n in range(first, first + count):
+        src = struct.pack(">I", 0x0A630000 + n)
+        tcp = struct.pack(">HHIIBBHHH", 1024 + n % 60000, port, n, 0, 0x50, 2,
+                          1024, 0, 0)
+        pseudo = src + dst + struct.pack(">BBH", 0, 6, 20) + tcp
+        total = sum(struct.unpack(">16H", pseudo[:32]))
+        total = (total & 0xFFFF) + (total >> 16)
+        total = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+        tcp = tcp[:16] + struct.pack(">H", total) + tcp[18:]
+        ip = struct.pack(">BBHHHBBH", 0x45, 0, 40, 0, 0, 64, 6, 0) + src + dst
+        raw.sendto(ip + tcp, ("127.0.0.1", 0))
+    raw.close()
 
 
 def new_netns(stack, name):

@@ -314,32 +314,38 @@ def cookies_always(stack):
     assert d.cookies == 4
 
 
-def flood(port, count):
-    """SYNs from addresses that never answer, sent from this task's CPU."""
-    raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
-    dst = socket.inet_aton("127.0.0.1")
-    for n in range(count):
-        src = struct.pack(">I", 0x0A630000 + n)
-        tcp = struct.pack(">HHIIBBHHH", 1024 + n % 60000, port, n, 0, 0x50, 2,
-                          1024, 0, 0)
-        pseudo = src + dst + struct.pack(">BBH", 0, 6, 20) + tcp
-        total = sum(struct.unpack(">16H", pseudo[:32]))
-        total = (total & 0xFFFF) + (total >> 16)
-        total = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
-        tcp = tcp[:16] + struct.pack(">H", total) + tcp[18:]
-        ip = struct.pack(">BBHHHBBH", 0x45, 0, 40, 0, 0, 64, 6, 0) + src + dst
-        raw.sendto(ip + tcp, ("127.0.0.1", 0))
-    raw.close()
+def cookies_sent():
+    with open("/proc/self/net/netstat") as f:
+        lines = [line.split() for line in f if line.startswith("TcpExt")]
+    return int(dict(zip(*lines))["SyncookiesSent"])
+
+
+@case
+def cookies_begin(stack):
+    """SYN cookies begin at the same SYN of a flood as without a local listener, whatever the backlog."""
+    floodable(stack)
+    for backlog in (1, 16, 100):
+        begin = []
+        for local in (False, True):
+            parent = listener(stack, backlog=backlog)
+            if local:
+                spawn(stack, parent, 0)
+            sent, n = cookies_sent(), 0
+            with on_cpu(0):
+                while cookies_sent() == sent:
+                    flood(port_of(parent), 1, n)
+                    n += 1
+                    assert n < 200
+            begin.append(n)
+            if local:
+                assert int(listeners_of(port_of(parent))[0]["half_open"]) == n - 1
+        assert begin[0] == begin[1] > backlog, (backlog, begin)
 
 
 @case
 def syn_flood(stack):
     """While a SYN flood lasts, clients connect by SYN cookies, on the CPU of the flood and elsewhere."""
-    unshare_net(stack)
-    run("ip", "route", "add", "10.99.0.0/16", "dev", "lo")
-    for name in ("all", "lo"):
-        sysctl("net.ipv4.conf.%s.rp_filter" % name, 0)
-        sysctl("net.ipv4.conf.%s.accept_local" % name, 1)
+    floodable(stack)
     sysctl("net.ipv4.tcp_max_syn_backlog", 16)
     parent = listener(stack, backlog=16)
     locals_ = [spawn(stack, parent, cpu) for cpu in range(4)]

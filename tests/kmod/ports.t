@@ -287,6 +287,34 @@ def bound_elsewhere(stack):
 
 
 @case
+def other_user(stack):
+    """A port that another user has bound is not given, not even where both would share it, nor can he bind one that is given."""
+    unshare_net(stack)
+    lst = listener(stack)
+    ports_range(stack, 40000, 40000)
+    stack.enter_context(on_cpu(0))
+
+    def owned(uid, option):
+        os.seteuid(uid)
+        try:
+            sock = tcp(stack)
+        finally:
+            os.seteuid(0)
+        sock.setsockopt(socket.SOL_SOCKET, option, 1)
+        return sock
+
+    for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+        theirs, mine = owned(1234, option), owned(4321, option)
+        theirs.bind(("127.0.0.1", 40000))
+        refused(errno.EADDRNOTAVAIL, core_port, mine, "127.0.0.1", port_of(lst))
+        assert port_of(mine) == 0
+        theirs.close()
+    core_port(mine, "127.0.0.1", port_of(lst))
+    assert port_of(mine) == 40000
+    refused(errno.EADDRINUSE, owned(1234, option).bind, ("127.0.0.1", 40000))
+
+
+@case
 def applications_own(stack):
     """A port that the application has bound stays; NO_PORT and source addresses work."""
     unshare_net(stack)
@@ -546,6 +574,35 @@ def steer_errors(stack):
     assert table("nics") == before
     steer(index, STEER_OFF)
     assert table("nics") == []
+
+
+@case
+def steer_most(stack):
+    """A device has 4096 classes at most."""
+    unshare_net(stack)
+    dummy(stack, STEER_PORT, [0] * 4096)
+    assert table("nics")[0]["count"] == "4096"
+    refused(errno.EINVAL, steer, socket.if_nametoindex("far"), STEER_PORT, [1] * 8192)
+    assert table("nics")[0]["count"] == "4096"
+
+
+@case
+def steer_namespace(stack):
+    """What a namespace has said of its devices is nothing to another that has devices with the same numbers."""
+    unshare_net(stack)
+    steer(1, STEER_PORT, [0, 1, 2, 3])
+    with contextlib.ExitStack() as inner:
+        unshare_net(inner)
+        assert table("nics", "thread-self") == []
+        steer(1, STEER_PORT, [3, 2, 1, 0])
+        lst = listener(inner)
+        for cpu in range(4):
+            assert port_of(core_connect(inner, "127.0.0.1", port_of(lst), cpu)) % 4 == 3 - cpu
+        steer(1, STEER_OFF)
+    lst = listener(stack)
+    for cpu in range(4):
+        assert port_of(core_connect(stack, "127.0.0.1", port_of(lst), cpu)) % 4 == cpu
+    assert [row["cpus"] for row in table("nics", "thread-self")] == ["0,1,2,3"]
 
 
 @case

@@ -8,6 +8,7 @@ import select
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -208,6 +209,56 @@ def rmmod_held(stack):
     unload.join()
     load()
     assert gone, "rmmod waited for the user"
+
+
+@case
+def rmmod_open(stack):
+    """rmmod while somebody has the device open: it is in use, and nothing has changed. An open /proc/fastsocket is no use."""
+    parent = listener(stack)
+    local = spawn(stack, parent, 0)
+    fd = os.open("/proc/fastsocket", os.O_RDONLY)
+    stack.callback(os.close, fd)
+    with open("/dev/fastsocket", "rb"):
+        assert "in use" in run("rmmod", "fastsocket", check=False)
+        connect(stack, "127.0.0.1", port_of(parent), 0)
+        assert local.take()
+    run("rmmod", "fastsocket")
+    stack.callback(load)
+    try:
+        fcntl.ioctl(fd, IOC_INFO, bytes(8))
+        raise AssertionError("answered")
+    except OSError as err:
+        assert err.errno == errno.ENOTTY
+
+
+@case
+def rmmod_reading(stack):
+    """rmmod while a user reads a file or a sysctl into a page that he serves: it waits for him, and so does who makes a namespace; connections do not."""
+    parent = listener(stack)
+    for name in ("/proc/net/fastsocket/stats", "/proc/sys/net/fastsocket/listen_spawn"):
+        with contextlib.ExitStack() as inner:
+            inner.callback(load)
+            held = Held(inner)
+            fd = os.open(name, os.O_RDONLY)
+            inner.callback(os.close, fd)
+            held.call(libc.read, fd, ctypes.c_void_p(held.address), 64)
+            time.sleep(0.3 * SLOW)
+            unload = subprocess.Popen(["rmmod", "fastsocket"])
+            inner.callback(unload.wait)
+            inner.callback(held.release)
+
+            def waits():
+                with open("/proc/%d/stack" % unload.pid) as f:
+                    return "unregister_pernet_subsys" in f.read()
+
+            wait_for(waits, 20)
+            maker = os.fork() or os._exit(libc.unshare(CLONE_NEWNET))
+            connect(stack, "127.0.0.1", port_of(parent), 0)
+            assert take(parent)
+            time.sleep(0.3 * SLOW)
+            assert waits() and os.waitpid(maker, os.WNOHANG)[0] == 0
+            held.release()
+            assert unload.wait() == 0 and os.waitpid(maker, 0)[1] == 0
 
 
 @case

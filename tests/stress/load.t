@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
 """What may happen to a loaded machine: the module goes and comes back, and so do
-CPUs; namespaces go for good. No request fails that was not to the namespace."""
+CPUs; namespaces go for good; a user closes listeners all the time. No request
+fails that was not to the namespace."""
 
 import os
 import random
@@ -104,6 +105,41 @@ def namespaces(stack):
     requests, failed = work.result()
     print("# %d requests" % requests)
     assert failed == 0 and requests > 50
+
+
+@case
+def drains(stack):
+    """Of one listener, 1024 closed local listeners at most wait for half-open connections that never end, for 10 s; others' are made and closed meanwhile as ever."""
+    floodable(stack)
+    hostile, parent = listener(stack), listener(stack)
+    port = port_of(hostile)
+
+    def others():
+        started = time.monotonic()
+        for _ in range(20):
+            spawn(stack, parent, 1).close()
+        return (time.monotonic() - started) / 20
+
+    alone = others()
+    started = time.monotonic()
+    for turn in range(18):
+        locals_ = [spawn(stack, hostile, 0) for _ in range(64)]
+        with on_cpu(0):
+            flood(port, 64, 64 * turn)      # one each, as they take turns
+        for local in locals_:
+            local.close()
+        assert len(listeners_of(port)) <= 1024
+    ended = time.monotonic()
+    assert {row["state"] for row in listeners_of(port)} == {"draining"}
+    if ended - started < 9:     # none has gone by itself yet
+        assert len(listeners_of(port)) == 1024
+        assert {row["half_open"] for row in listeners_of(port)} == {"1"}
+    beside = others()
+    wait_for(lambda: not listeners_of(port), 20)
+    took = time.monotonic() - ended
+    print("# closed within %.1f s, gone %.1f s later; another's listener made and closed in %.1f ms, alone %.1f ms" %
+          (ended - started, took, 1000 * beside, 1000 * alone))
+    assert took < 10 + SLOW and beside < 0.1 * SLOW
 
 
 load()
