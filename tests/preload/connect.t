@@ -122,6 +122,87 @@ def failures(stack):
         assert (shim.flags(), shim.connects) == ([0, RELEASE], 1), err
 
 
+def denied(stack, addr, deny):
+    """connect() to @addr once @deny() has forbidden it, in a child: its errno,
+    and that nothing has come of it."""
+    pid = os.fork()
+    if not pid:
+        code = 255
+        try:
+            shim.reset(REAL)
+            deny()
+            sock = client(stack)    # belongs to the control group that it is made in
+            code = raw(sock, addr)
+            # Asked for, and given back.
+            assert shim.flags() == [0, RELEASE] and shim.connects == 1
+            assert sock.getsockname() == ("0.0.0.0", 0)
+        except BaseException as err:
+            print("# %r" % err, flush=True)
+            code = 255
+        finally:
+            os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert filed() == 0
+    return code
+
+
+def seccomp(err):
+    """From now on the kernel's connect() gives @err."""
+    code = [(0x20, 0, 0, 0),                    # the call's number
+            (0x15, 0, 1, 42),                   # connect()
+            (0x06, 0, 0, 0x50000 | err),        # SECCOMP_RET_ERRNO
+            (0x06, 0, 0, 0x7FFF0000)]           # SECCOMP_RET_ALLOW
+    insns = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *i) for i in code))
+    prog = ctypes.create_string_buffer(struct.pack("=H6xQ", len(code), ctypes.addressof(insns)))
+    assert libc.prctl(38, 1, 0, 0, 0) == 0      # PR_SET_NO_NEW_PRIVS
+    assert libc.prctl(22, 2, prog) == 0         # PR_SET_SECCOMP
+
+
+@case
+def seccomp_denies(stack):
+    """A seccomp filter sees connect(): what it denies has its errno, and leaves no port and no entry."""
+    parent = listener(stack)
+    addr = sockaddr(*parent.getsockname())
+    for err in (errno.EACCES, errno.EPERM, errno.ENOSYS):
+        assert denied(stack, addr, lambda err=err: seccomp(err)) == err
+    assert take(parent, 0.1) is None
+
+
+def bpf(cmd, attr):
+    fd = libc.syscall(321, cmd, ctypes.create_string_buffer(attr, len(attr)), len(attr))
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), "bpf() %d" % cmd)
+    return fd
+
+
+@case
+def cgroup_denies(stack):
+    """So does a program of the control group."""
+    group = "/sys/fs/cgroup/fastsocket-connect"
+    try:
+        os.mkdir(group)
+        stack.callback(os.rmdir, group)
+        # return 0; as BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_CGROUP_INET4_CONNECT
+        insns = ctypes.create_string_buffer(struct.pack("=BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0))
+        name = ctypes.create_string_buffer(b"GPL")
+        prog = bpf(5, struct.pack("=IIQQIIQII16sII", 18, 2, ctypes.addressof(insns),
+                                  ctypes.addressof(name), 0, 0, 0, 0, 0, b"", 0, 10))
+        stack.callback(os.close, prog)
+        at = os.open(group, os.O_RDONLY)
+        stack.callback(os.close, at)
+        bpf(8, struct.pack("=IIII", at, prog, 10, 0))
+    except OSError as err:
+        raise Skip("no control groups with programs: %s" % err) from err
+
+    def enter():
+        with open(group + "/cgroup.procs", "w") as f:
+            f.write(str(os.getpid()))
+
+    parent = listener(stack)
+    assert denied(stack, sockaddr(*parent.getsockname()), enter) == errno.EPERM
+    assert take(parent, 0.1) is None
+
+
 @case
 def under_way(stack):
     """A connection that is under way keeps its port."""

@@ -15,7 +15,9 @@ if os.environ.get("LD_PRELOAD") != os.environ["FASTSOCKET_LIB"]:
 del os.environ["LD_PRELOAD"]    # what the cases start is plain
 
 import array  # noqa: E402
+import re  # noqa: E402
 import select  # noqa: E402
+import shutil  # noqa: E402
 import signal  # noqa: E402
 import socket  # noqa: E402
 import subprocess  # noqa: E402
@@ -538,6 +540,149 @@ def confined(stack):
     found = is_local(parent)
     fill(stack, parent, 0)
     assert ended(pid) and found
+
+
+# A worker by itself: it is served one connection from its own CPU and one from
+# another, and connects. The argument is what to do first.
+SERVED = r"""
+import os, select, socket, sys
+os.sched_setaffinity(0, {0})
+exec(sys.argv[1])
+parent = socket.socket()
+parent.bind(("127.0.0.1", 0))
+parent.listen()
+parent.setblocking(False)
+ep = select.epoll()
+ep.register(parent.fileno(), select.EPOLLIN)
+rows = [line.split() for line in open("/proc/self/net/fastsocket/listeners")][1:]
+local = [r for r in rows if r[3] == str(parent.getsockname()[1])]
+for cpu in (0, 1):
+    os.sched_setaffinity(0, {cpu})
+    client = socket.create_connection(parent.getsockname(), 10)
+    os.sched_setaffinity(0, {0})
+    ep.poll(10)
+    conn = parent.accept()[0]
+    client.send(b"x")
+    assert conn.recv(1) == b"x"
+    client.close()
+links = [os.readlink("/proc/self/fd/" + n) for n in os.listdir("/proc/self/fd")
+         if os.path.exists("/proc/self/fd/" + n)]
+maps = open("/proc/self/maps").read()
+print(len(local), links.count("/proc/fastsocket"), links.count("/dev/fastsocket"),
+      int("libfsocket" in maps), os.geteuid(), flush=True)
+"""
+
+
+NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+
+
+def served(program="/usr/bin/python3", first="", **env):
+    """Run SERVED as nobody; returns its local listeners, its descriptors of
+    /proc/fastsocket and of the device, whether it has the library, its user; and stderr."""
+    done = subprocess.run([*NOBODY, "env", *("%s=%s" % item for item in env.items()), program,
+                           "-IBSc", SERVED, first], text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done
+    return (*map(int, done.stdout.split()), done.stderr)
+
+
+PRELOADED = {"LD_PRELOAD": os.environ["FASTSOCKET_LIB"]}
+
+
+@case
+def private_device(stack):
+    """Where the device is root's only, or not there, /proc/fastsocket does all, also for a listener that is inherited; where neither can be opened, one line says so."""
+    assert served(**PRELOADED) == (1, 1, 0, 1, 65534, "")
+    stack.callback(os.chmod, "/dev/fastsocket", 0o666)
+    os.chmod("/dev/fastsocket", 0o600)
+    assert served(**PRELOADED) == (1, 1, 0, 1, 65534, "")
+    with without_device():
+        assert served(**PRELOADED) == (1, 1, 0, 1, 65534, "")
+    # Inherited: it has not called listen(), nor connect().
+    parent = listener(stack)
+    code = """
+import os, select
+os.sched_setaffinity(0, {0})
+ep = select.epoll()
+ep.register(%d, select.EPOLLIN)
+print(open("/proc/self/net/fastsocket/listeners").read())
+""" % parent.fileno()
+    said = subprocess.run([*NOBODY, "env", "LD_PRELOAD=" + PRELOADED["LD_PRELOAD"],
+                           "/usr/bin/python3", "-c", code], pass_fds=[parent.fileno()],
+                          text=True, capture_output=True, check=True)
+    assert " %d " % port_of(parent) in said.stdout and said.stderr == "", said
+    stack.callback(os.chmod, "/proc/fastsocket", 0o444)
+    os.chmod("/proc/fastsocket", 0o400)
+    local, proc, dev, has, _, text = served(**PRELOADED)
+    assert (local, proc, dev, has) == (0, 0, 0, 1)
+    assert text.count("\n") == 1 and "not permitted" in text, text
+
+
+@case
+def set_uid(stack):
+    """In a set-uid program the library is there only by /etc/ld.so.preload, and obeys no variable."""
+    everywhere = "/etc/ld.so.preload"
+    mine, lib = "/tmp/set-uid-python", "/tmp/libfsocket.so"
+    for source, copy in (("/usr/bin/python3", mine), (PRELOADED["LD_PRELOAD"], lib)):
+        shutil.copy(source, copy)
+        stack.callback(os.unlink, copy)
+    os.chmod(mine, 0o4755)
+
+    # A path of LD_PRELOAD is the user's choice: none here.
+    assert served(mine, LD_PRELOAD=lib, FASTSOCKET_LOG="debug") == (0, 0, 0, 0, 0, "")
+    assert not os.path.exists(everywhere)
+    stack.callback(os.unlink, everywhere)
+    with open(everywhere, "w") as f:
+        f.write(lib + "\n")
+    loud = {"FASTSOCKET_LOG": "debug", "FASTSOCKET_BUSY_POLL": "x"}
+    for variables in (loud, {"FASTSOCKET": "off"}):
+        # Without privilege, all of them are obeyed.
+        local, _, _, has, user, text = served(**variables)
+        assert (has, user) == (1, 65534)
+        if variables == loud:
+            assert local == 1 and "has local listener" in text and "is not 1 to" in text, text
+        else:
+            assert local == 0 and text == "", text
+        assert served(mine, **variables) == (1, 1, 0, 1, 0, "")
+
+
+def traced(*envs):
+    """For each of @envs the files that SERVED opens, from its start on, and the
+    descriptors that it writes to."""
+    with contextlib.ExitStack() as inner:
+        # struct filename begins with the name, in the kernel's memory.
+        for name, what in (("fst_open", "do_filp_open name=+0(+0($arg2)):string"),
+                           ("fst_write", "ksys_write fd=$arg1:u32")):
+            tracing("kprobe_events", "p:%s %s\n" % (name, what))
+            inner.callback(tracing, "kprobe_events", "-:" + name)
+            tracing("events/kprobes/%s/enable" % name, "1")
+            inner.callback(tracing, "events/kprobes/%s/enable" % name, "0")
+        with open(TRACING + "trace", "w"):      # empties it
+            pass
+        for n, env in enumerate(envs):
+            served(first="open('/proc/self/comm', 'w').write('fst-%d')" % n, **env)
+        with open(TRACING + "trace") as f:
+            text = f.readlines()
+    for n in range(len(envs)):
+        mine = [line for line in text if line.lstrip().startswith("fst-%d-" % n)]
+        # setpriv has been in the process, too, and looks at it by its number.
+        yield ({re.sub(r"^/proc/\d+/", "/proc/self/", line.split('name="')[1].rsplit('"', 1)[0])
+                for line in mine if "fst_open:" in line},
+               {int(line.split("fd=")[1]) for line in mine if "fst_write:" in line})
+
+
+@case
+def opens(stack):
+    """A worker that serves and connects opens the module's two files more than without the library, with busy polling a sysctl, and writes to standard error only."""
+    if not os.path.exists(TRACING + "kprobe_events"):
+        raise Skip("no kprobes")
+    (plain_files, plain_writes), (files, writes), (polling, _) = traced(
+        {}, {**PRELOADED, "FASTSOCKET_LOG": "debug"}, {**PRELOADED, "FASTSOCKET_BUSY_POLL": "20"})
+    assert "/proc/self/net/fastsocket/listeners" in plain_files and 1 in plain_writes
+    ours = {PRELOADED["LD_PRELOAD"], "/dev/fastsocket", "/proc/fastsocket"}
+    assert files - plain_files == ours, files - plain_files
+    assert writes - plain_writes == {2}, writes
+    polling -= plain_files | {"/proc/sys/net/core/busy_poll"}   # before 6.9
+    assert polling == ours, polling
 
 
 @case
