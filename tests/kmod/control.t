@@ -359,6 +359,22 @@ def sysctl_writers(stack):
 
 
 @case
+def sysctl_values(stack):
+    """The sysctls take the numbers that they have a meaning for, and nothing else."""
+    unshare_net(stack)
+    for name, most in (("established", 1), ("listen_spawn", 2), ("receive_flow_deliver", 1)):
+        for value in range(most + 1):
+            sysctl("net.fastsocket." + name, value)
+        for value in (-1, most + 1, 2 ** 31, 2 ** 64, "x"):
+            try:
+                sysctl("net.fastsocket." + name, value)
+                raise AssertionError("%s takes %s" % (name, value))
+            except OSError as err:
+                assert err.errno == errno.EINVAL, err
+        assert sysctl("net.fastsocket." + name, 0) == str(most)
+
+
+@case
 def other_user(stack):
     """A local listener is its listener's user's, whoever makes it: who may listen on the port as well, and who may not, does not change."""
     with contextlib.ExitStack() as mine:

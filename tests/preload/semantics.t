@@ -568,6 +568,10 @@ for cpu in (0, 1):
 links = [os.readlink("/proc/self/fd/" + n) for n in os.listdir("/proc/self/fd")
          if os.path.exists("/proc/self/fd/" + n)]
 maps = open("/proc/self/maps").read()
+# The library's own: none but these, and not for programs that it starts.
+high = [fd for fd in map(int, os.listdir("/proc/self/fd")) if fd >= 1024]
+assert len(high) == len(local) + links.count("/proc/fastsocket")
+assert not any(os.get_inheritable(fd) for fd in high)
 print(len(local), links.count("/proc/fastsocket"), links.count("/dev/fastsocket"),
       int("libfsocket" in maps), os.geteuid(), flush=True)
 """

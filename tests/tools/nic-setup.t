@@ -634,6 +634,7 @@ def locked(stack):
     nic("setup", "nic0", "--steer", "off")
     nic("reset", "nic0")
     lock = "/run/fastsocket/nic/lock"
+    assert os.stat("/run/fastsocket/nic").st_mode & 0o777 == 0o755
     code = """
 import fcntl, glob, os, time
 names = ["/run/fastsocket", "/run/fastsocket/nic", *glob.glob("/run/fastsocket/nic/*")]
