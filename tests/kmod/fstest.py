@@ -305,7 +305,8 @@ def sockstat():
 
 
 def wait_for(what, timeout=5.0):
-    end = time.monotonic() + timeout * SLOW
+    timeout *= SLOW
+    end = time.monotonic() + timeout
     while not what():
         assert time.monotonic() < end, "waited %g s in vain" % timeout
         time.sleep(0.01)
