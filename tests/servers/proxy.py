@@ -19,8 +19,7 @@ global
     nbthread {threads}
     tune.listener.multi-queue {spread}
     {main}
-    # As in Debian's configuration.
-    chroot /var/lib/haproxy
+    {chroot}
     stats socket {dir}/sock mode 600 level admin
 defaults
     mode http
@@ -41,15 +40,17 @@ class Haproxy:
     """Start on construction, stop() at the end."""
 
     def __init__(self, addr, port, server, server_port, threads=4, main="",
-                 backend="", command=(), env=None, shards="1", spread=False):
-        """With @spread, as by default, threads hand accepted connections to each other."""
+                 backend="", command=(), env=None, shards="1", spread=False, chroot=True):
+        """With @spread, as by default, threads hand accepted connections to each other;
+        with @chroot it is in one, as in Debian's configuration."""
         self.dir = tempfile.mkdtemp(prefix="fs-haproxy-")
         config = os.path.join(self.dir, "haproxy.cfg")
         with open(config, "w") as f:
             f.write(CONFIG.format(threads=threads, main=main, dir=self.dir, addr=addr,
                                   port=port, shards=shards, spread="on" if spread else "off",
                                   backend=backend, server=server,
-                                  server_port=server_port))
+                                  server_port=server_port,
+                                  chroot="chroot /var/lib/haproxy" if chroot else ""))
         self.log = open(os.path.join(self.dir, "stderr"), "w+")
         self.process = subprocess.Popen([*command, shutil.which("haproxy"), "-f", config],
                                         env=env, stdout=self.log, stderr=self.log)
