@@ -71,18 +71,6 @@ def is_local(counts):
     return local >= 5 and remote <= 1 and not missed
 
 
-def objects(*caches):
-    """Objects in slab caches, with no CPU holding any back."""
-    total = 0
-    for cache in caches:
-        path = "/sys/kernel/slab/%s/" % cache
-        with open(path + "shrink", "w") as f:
-            f.write("1")
-        with open(path + "objects") as f:
-            total += int(f.read().split()[0])
-    return total
-
-
 @contextlib.contextmanager
 def no_leak(slack=0):
     """As many sockets afterwards as before; TIME_WAIT apart."""
