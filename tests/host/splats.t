@@ -78,6 +78,7 @@ judge no "a report of memory that a test withholds" <<-END
 	insmod: page allocation failure: order:0, mode:0xcc0(GFP_KERNEL)
 	$(trace)
 	sysctl could not get directory: /net/fastsocket -12
+	ref_tracker: memory allocation failure, unreliable refcount tracker.
 	memory is given again
 END
 judge yes "the same report otherwise" <<-END
