@@ -26,6 +26,7 @@ STEER_OFF, STEER_PORT, STEER_RSS = range(3)
 PORT_REPLACE, PORT_RELEASE = 1, 2
 CPU_ANY = -1
 CLONE_NEWNET = 0x40000000
+TCP_MD5SIG, TCP_FASTOPEN, TCP_FASTOPEN_KEY = 14, 23, 33
 
 # What tests/vm/suite names; others take what the build leaves.
 tree = os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
@@ -165,6 +166,11 @@ def sockaddr(addr, port):
                 socket.inet_pton(socket.AF_INET6, addr) + bytes(4))
     return (struct.pack("=H", socket.AF_INET) + struct.pack("!H", port) +
             socket.inet_pton(socket.AF_INET, addr) + bytes(8))
+
+
+def md5_key(addr, key):
+    """TCP_MD5SIG's argument: @key for @addr, none for what is empty."""
+    return sockaddr(addr, 0).ljust(128, b"\0") + struct.pack("=BBHi80s", 0, 0, len(key), 0, key)
 
 
 def core_port(sock, addr, port, flags=0):

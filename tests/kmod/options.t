@@ -16,9 +16,6 @@ from fstest import *  # noqa: E402,F403 pylint: disable=W,C
 
 TCP = socket.IPPROTO_TCP
 SOL = socket.SOL_SOCKET
-TCP_MD5SIG = 14
-TCP_FASTOPEN = 23
-TCP_FASTOPEN_KEY = 33
 TCP_SAVE_SYN, TCP_SAVED_SYN = 27, 28
 MSG_FASTOPEN = 0x20000000
 
@@ -179,10 +176,6 @@ def fastopen_close(stack):
     local.close()
     for _ in clients:
         assert take(parent).recv(5) == b"early"
-
-
-def md5_key(addr, key):
-    return sockaddr(addr, 0).ljust(128, b"\0") + struct.pack("=BBHi80s", 0, 0, len(key), 0, key)
 
 
 def keyed(stack, addr, peer, key):
