@@ -56,7 +56,7 @@ nic: kdir
 define build-module
 	@mkdir -p $(2)
 	@cp -ru $(1)/. $(2)/
-	$(MAKE) -C $(KDIR) M=$(CURDIR)/$(2) W=1 FASTSOCKET_RELEASE=$(VERSION) \
+	+$(MAKE) -C $(KDIR) M=$(CURDIR)/$(2) W=1 FASTSOCKET_RELEASE=$(VERSION) \
 		$(if $(wildcard $(KDIR)/vmlinux),,CONFIG_DEBUG_INFO_BTF_MODULES=) modules
 endef
 
