@@ -185,7 +185,7 @@ check-stress: setup
 check-foreign:
 	@tests/setup debug foreign
 	@FASTSOCKET_FOREIGN=$$(tests/foreign/prepare $(KERNELS)) && export FASTSOCKET_FOREIGN && \
-		tests/check --timeout 20000 --only 'foreign/*.t' $(KERNELS)
+		FASTSOCKET_LIMIT=20000 tests/check --timeout 20000 --only 'foreign/*.t' $(KERNELS)
 
 # QUICK=1 does less of each; BENCH names some, or --host.
 bench:

@@ -45,7 +45,10 @@ class Result(unittest.TestResult):
         print(self.how, test.id(), flush=True)
 
 
-suite = unittest.defaultTestLoader.loadTestsFromNames(sys.argv[1:])
+loader = unittest.defaultTestLoader
+suite = loader.loadTestsFromNames(sys.argv[1:])
+if loader.errors:
+    sys.exit("\n".join(loader.errors))
 result = Result()
 suite.run(result)
 for _, text in result.errors + result.failures:
