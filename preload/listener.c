@@ -20,6 +20,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "fsocket.h"
@@ -39,6 +40,7 @@ struct waiter {
 	struct epoll_event ev;	/* as the application gave it */
 	bool exclusive;		/* we have added EPOLLEXCLUSIVE */
 	int local;		/* or -1 */
+	bool lost;		/* it has had one, under which the module has gone */
 	bool parked;		/* the application has taken it out; see park() */
 };
 
@@ -58,6 +60,7 @@ struct listener {
 static uint8_t kinds[FDS];
 static struct listener *listeners[FDS];
 static int locals;		/* in this process */
+static bool lost;		/* some waiter is, or has been */
 static int top;			/* highest special descriptor */
 static unsigned int generation;	/* of all locals; see listener_local() */
 static pid_t self;
@@ -326,6 +329,7 @@ static void spawn(struct listener *l, struct waiter *w)
 	if (affinity_cpu() < 0)
 		affinity_bind(cpu);
 	w->local = local;
+	w->lost = false;
 	set_kind(local, KIND_LOCAL);
 	locals++;
 	__atomic_add_fetch(&generation, 1, __ATOMIC_RELEASE);
@@ -439,12 +443,34 @@ void listener_listen(int fd)
 	errno = saved;
 }
 
+/* Once a second, a thread looks whether the module has come back. */
+static bool look_again(void)
+{
+	static __thread time_t looked;
+	time_t now;
+
+	if (!__atomic_load_n(&lost, __ATOMIC_RELAXED))
+		return false;
+	now = time(NULL);
+	if (now == looked)
+		return false;
+	looked = now;
+	return true;
+}
+
+static bool is_back(const struct waiter *w)
+{
+	struct fastsocket_info info;
+
+	return w->lost && !control_info(&info);
+}
+
 /**
  * listener_local() - where the calling thread accepts from
  * @fd: the application's listener
  * @epfd: the epoll set that the thread has last waited for, or -1
  *
- * No lock unless something has changed since the thread's last call.
+ * No lock unless something has changed since the thread's last call, or may have.
  *
  * Return: the local listener in that set; else one that the thread has put
  * into a set; else any of the process; -1 where there is none.
@@ -459,7 +485,7 @@ int listener_local(int fd, int epfd)
 	struct listener *l;
 	int best = 0;
 
-	if (last.fd == fd && last.epfd == epfd && last.generation == now)
+	if (last.fd == fd && last.epfd == epfd && last.generation == now && !look_again())
 		return last.local;
 
 	last.fd = fd;
@@ -470,9 +496,9 @@ int listener_local(int fd, int epfd)
 	for (struct waiter *w = l ? l->waiters : NULL; w; w = w->next) {
 		int rank = w->epfd == epfd ? 3 : w->tid == gettid_() ? 2 : 1;
 
-		/* The first thread, once others have shown to be workers. */
+		/* The first thread, once others have shown to be workers; or any again. */
 		if (w->local < 0 && !w->parked && w->tid == gettid_() &&
-		    other_locals(l))
+		    (other_locals(l) || is_back(w)))
 			spawn(l, w);
 		if (w->local >= 0 && rank > best) {
 			best = rank;
@@ -671,8 +697,11 @@ void listener_drop_local(int local)
 	for (int i = 0; i <= top; i++)
 		if (kinds[i] == KIND_LISTENER)
 			for (struct waiter *w = listeners[i]->waiters; w; w = w->next)
-				if (w->local == local)
+				if (w->local == local) {
 					drop(w);
+					w->lost = true;
+					__atomic_store_n(&lost, true, __ATOMIC_RELAXED);
+				}
 	release();
 	errno = saved;
 }

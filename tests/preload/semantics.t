@@ -1034,6 +1034,25 @@ def unloaded(stack):
 
 
 @case
+def returned(stack):
+    """After rmmod and modprobe a listener that stays in its set has a local one again within seconds of the next connections."""
+    parent, ep = worker(stack)
+    run("rmmod", "fastsocket")
+    stack.callback(load)
+    fill(stack, parent, 0)
+    assert ready(ep) and take_all(stack, parent) == 1
+    load()
+    for _ in range(3):
+        time.sleep(1.1)
+        fill(stack, parent, 0)
+        assert ready(ep) and take_all(stack, parent) == 1
+    d = Delta()
+    fill(stack, parent, 0)
+    assert ready(ep) and take_all(stack, parent) == 1
+    assert d.accept_local == 1
+
+
+@case
 def errnos(stack):
     """Every intercepted call with every wrong argument gives the errno that it gives without the library."""
     answers = []
