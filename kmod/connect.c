@@ -167,9 +167,6 @@ static int fs_port_choose(struct sock *sk, struct fs_flow *flow, int ifindex, in
 	while (gcd(stride, total) != 1)
 		stride++;
 	for (i = 0; i < total; i++) {
-		n += stride;
-		n %= total;
-		port = fs_ports_nth(&ports, n);
 		if (i && i % FS_PORT_BATCH == 0) {
 			rcu_read_unlock();
 			cond_resched();
@@ -179,6 +176,9 @@ static int fs_port_choose(struct sock *sk, struct fs_flow *flow, int ifindex, in
 			    ports.total != total)
 				break;
 		}
+		n += stride;
+		n %= total;
+		port = fs_ports_nth(&ports, n);
 		if (port < 0 || inet_is_local_reserved_port(net, port) ||
 		    !fs_tuple_unused(sk, flow, port))
 			continue;

@@ -39,8 +39,7 @@ static unsigned int fs_drain_some(struct fs_local *l)
 	spin_lock(&from->rskq_lock);
 	/* Always the local one first, so the order is fixed. */
 	spin_lock_nested(&to->rskq_lock, SINGLE_DEPTH_NESTING);
-	while ((req = *at) && moved < FS_DRAIN_BATCH &&
-	       fs_parent_listens(l)) {
+	while ((req = *at) && moved < FS_DRAIN_BATCH && fs_parent_listens(l)) {
 		if (READ_ONCE(tcp_rsk(req)->tfo_listener)) {
 			last = req;
 			at = &req->dl_next;

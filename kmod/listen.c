@@ -457,7 +457,7 @@ int fs_listen_parent(struct socket *sock)
 int fs_listen_lock(struct sock *sk, struct sock *parent)
 {
 	lock_sock(parent);
-	if (parent->sk_state != TCP_LISTEN || parent->sk_family != sk->sk_family) {
+	if (!fs_listens_for(parent, sk)) {
 		release_sock(parent);
 		return -EINVAL;
 	}

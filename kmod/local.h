@@ -160,11 +160,16 @@ static inline struct inet_hashinfo *fs_hashinfo(const struct net *net)
 	return net->ipv4.tcp_death_row.hashinfo;
 }
 
-/* Whether the parent still is the listener that it was: after IPV6_ADDRFORM it is not. */
+/* Whether @parent can have @sk for a local listener: after IPV6_ADDRFORM it cannot any more. */
+static inline bool fs_listens_for(const struct sock *parent, const struct sock *sk)
+{
+	return READ_ONCE(parent->sk_state) == TCP_LISTEN &&
+	       READ_ONCE(parent->sk_family) == sk->sk_family;
+}
+
 static inline bool fs_parent_listens(const struct fs_local *l)
 {
-	return READ_ONCE(l->parent->sk_state) == TCP_LISTEN &&
-	       READ_ONCE(l->parent->sk_family) == l->sk->sk_family;
+	return fs_listens_for(l->parent, l->sk);
 }
 
 /* listen.c */
