@@ -51,7 +51,7 @@ lines=(
 	'kmemleak: Cannot allocate a kmemleak_object structure'
 	'kmemleak: Kernel memory leak detector disabled'
 )
-echo "1..$((${#lines[@]} + 7))"
+echo "1..$((${#lines[@]} + 8))"
 for line in "${lines[@]}"; do
 	judge yes "$line" <<<"[   12.345678] $line"
 done
@@ -92,6 +92,12 @@ judge yes "another soon after such a report" <<-END
 	sysctl could not get directory: /net/fastsocket -12
 	BUG: KASAN: slab-use-after-free in fs_close+0x1/0x2 [fastsocket]
 	$(trace)
+END
+judge yes "another within its stack trace" <<-END
+	memory is withheld
+	insmod: page allocation failure: order:0, mode:0xcc0(GFP_KERNEL)
+	Call Trace:
+	BUG: KASAN: slab-use-after-free in fs_close+0x1/0x2 [fastsocket]
 END
 judge yes "a stack trace later than such a report's own" <<-END
 	memory is withheld
