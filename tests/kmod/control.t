@@ -223,28 +223,19 @@ def log(stack):
 def proc_file(stack):
     """/proc/fastsocket takes the same calls, of who may only read it, also where there is no device."""
     parent = listener(stack)
+
+    def calls():
+        fd = os.open("/proc/fastsocket", os.O_RDONLY)
+        assert struct.unpack("II", fcntl.ioctl(fd, IOC_INFO, bytes(8))) == (1, 2)
+        out = fcntl.ioctl(fd, IOC_SPAWN, spawn_arg(parent.fileno(), 1))
+        local = Local(fileno=struct.unpack("iiiI", out)[2])
+        connect(stack, "127.0.0.1", port_of(parent), 1)
+        assert local.take()
+        fcntl.ioctl(fd, IOC_SYNC, struct.pack("iI", parent.fileno(), 0))
+        refused(errno.EPERM, fcntl.ioctl, fd, IOC_STEER,
+                struct.pack("IIIIQ", 1, STEER_OFF, 0, 0, 0))
     with without_device():
-        pid = os.fork()
-        if not pid:
-            code = 1
-            try:
-                os.setresgid(65534, 65534, 65534)
-                os.setresuid(65534, 65534, 65534)
-                fd = os.open("/proc/fastsocket", os.O_RDONLY)
-                assert struct.unpack("II", fcntl.ioctl(fd, IOC_INFO, bytes(8))) == (1, 2)
-                out = fcntl.ioctl(fd, IOC_SPAWN, spawn_arg(parent.fileno(), 1))
-                local = Local(fileno=struct.unpack("iiiI", out)[2])
-                connect(stack, "127.0.0.1", port_of(parent), 1)
-                assert local.take()
-                fcntl.ioctl(fd, IOC_SYNC, struct.pack("iI", parent.fileno(), 0))
-                code = 2
-                try:
-                    fcntl.ioctl(fd, IOC_STEER, struct.pack("IIIIQ", 1, STEER_OFF, 0, 0, 0))
-                except PermissionError:
-                    code = 0
-            finally:
-                os._exit(code)
-        assert os.waitpid(pid, 0)[1] == 0
+        assert as_user(65534, calls) == 0
 
 
 # A function of a call's number and three arguments, of 32 bits each:
@@ -366,11 +357,7 @@ def sysctl_values(stack):
         for value in range(most + 1):
             sysctl("net.fastsocket." + name, value)
         for value in (-1, most + 1, 2 ** 31, 2 ** 64, "x"):
-            try:
-                sysctl("net.fastsocket." + name, value)
-                raise AssertionError("%s takes %s" % (name, value))
-            except OSError as err:
-                assert err.errno == errno.EINVAL, err
+            refused(errno.EINVAL, sysctl, "net.fastsocket." + name, value)
         assert sysctl("net.fastsocket." + name, 0) == str(most)
 
 
@@ -412,8 +399,7 @@ def memory_group(stack):
 
     def makes():
         resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
-        with open(group + "/cgroup.procs", "w") as f:
-            f.write(str(os.getpid()))
+        enter_group(group)
         before = slab()
         args = [spawn_arg(parent.fileno(), cpu) for parent in parents for cpu in range(4)]
         for arg in args * 50:

@@ -113,6 +113,27 @@ def sysctl(name, value):
     return old
 
 
+# A command's prefix: it has no privilege.
+NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+
+
+def enter_group(path):
+    """Go into a control group."""
+    with open(path + "/cgroup.procs", "w") as f:
+        f.write(str(os.getpid()))
+
+
+def refused(code, func, *args):
+    """@func fails with @code."""
+    try:
+        func(*args)
+    except OSError as err:
+        assert err.errno == code, "%s, not %s" % (errno.errorcode[err.errno],
+                                                  errno.errorcode[code])
+        return
+    raise AssertionError("%s did not fail with %s" % (func.__name__, errno.errorcode[code]))
+
+
 def sysctl_for(stack, name, value):
     stack.callback(sysctl, name, sysctl(name, value))
 

@@ -178,11 +178,15 @@ def fastopen_close(stack):
         assert take(parent).recv(5) == b"early"
 
 
-def keyed(stack, addr, peer, key):
+def with_key(peer):
+    """For a socket: it has a key for @peer."""
+    return lambda sock: sock.setsockopt(TCP, TCP_MD5SIG, md5_key(peer, b"secret"))
+
+
+def keyed(stack, addr, peer):
     """A listener that has a key for @peer."""
     try:
-        return listener(stack, addr, setup=lambda s: s.setsockopt(TCP, TCP_MD5SIG,
-                                                                  md5_key(peer, key)))
+        return listener(stack, addr, setup=with_key(peer))
     except OSError as err:
         raise Skip("no TCP MD5 in this kernel: %s" % err) from err
 
@@ -190,12 +194,9 @@ def keyed(stack, addr, peer, key):
 @case
 def md5(stack):
     """TCP MD5 keys: a client with the key connects, one without does not; a key that is removed is removed."""
-    def setup(sock):
-        sock.setsockopt(TCP, TCP_MD5SIG, md5_key("127.0.0.1", b"secret"))
-
-    parent = keyed(stack, "127.0.0.1", "127.0.0.1", b"secret")
+    parent = keyed(stack, "127.0.0.1", "127.0.0.1")
     local = spawn(stack, parent, 0)
-    client = connect(stack, "127.0.0.1", port_of(parent), 0, setup=setup)
+    client = connect(stack, "127.0.0.1", port_of(parent), 0, setup=with_key("127.0.0.1"))
     server = local.take()
     talk(client, server)
     try:
@@ -212,12 +213,9 @@ def md5(stack):
 @case
 def md5_mapped(stack):
     """A TCP MD5 key for an IPv4 client of an IPv6 listener."""
-    def key(sock):
-        sock.setsockopt(TCP, TCP_MD5SIG, md5_key("127.0.0.1", b"secret"))
-
-    parent = keyed(stack, "::", "::ffff:127.0.0.1", b"secret")
+    parent = keyed(stack, "::", "::ffff:127.0.0.1")
     local = spawn(stack, parent, 0)
-    client = connect(stack, "127.0.0.1", port_of(parent), 0, setup=key)
+    client = connect(stack, "127.0.0.1", port_of(parent), 0, setup=with_key("127.0.0.1"))
     talk(client, local.take())
 
 
@@ -232,13 +230,10 @@ def control_group(stack):
     os.mkdir(root + "/" + mine)
     stack.callback(os.rmdir, root + "/" + mine)
 
-    def enter(group):
-        with open("%s/%s/cgroup.procs" % (root, group), "w") as f:
-            f.write(str(os.getpid()))
-    stack.callback(enter, "")
-    enter(mine)
+    stack.callback(enter_group, root)
+    enter_group(root + "/" + mine)
     parent = listener(stack)
-    enter("")
+    enter_group(root)
     local = spawn(stack, parent, 0)
     connect(stack, "127.0.0.1", port_of(parent), 0)
     stack.enter_context(local.take())

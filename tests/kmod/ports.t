@@ -17,7 +17,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import fstest  # noqa: E402
 from fstest import (Delta, STEER_OFF, STEER_PORT, STEER_RSS, PORT_REPLACE,  # noqa: E402
                     case, connect, core_connect, core_port, ethtool, filed,
-                    listener, load, main, nft, nic_wire, on_cpu, port_of,
+                    listener, load, main, nft, nic_wire, on_cpu, port_of, refused,
                     release_port, run, stats, steer, subnet6, sysctl_for, table,
                     take, talk, unshare_net, wait_for)
 
@@ -27,17 +27,6 @@ IP_BIND_ADDRESS_NO_PORT = 24
 IP_LOCAL_PORT_RANGE = 51
 TCP_REPAIR = 19
 IPPROTO_MPTCP = 262
-
-
-def refused(code, func, *args):
-    """@func fails with @code."""
-    try:
-        func(*args)
-    except OSError as err:
-        assert err.errno == code, "%s, not %s" % (errno.errorcode[err.errno],
-                                                  errno.errorcode[code])
-        return
-    raise AssertionError("%s did not fail with %s" % (func.__name__, errno.errorcode[code]))
 
 
 def tcp(stack, family=socket.AF_INET, proto=0):

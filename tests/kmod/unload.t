@@ -224,11 +224,7 @@ def rmmod_open(stack):
         assert local.take()
     run("rmmod", "fastsocket")
     stack.callback(load)
-    try:
-        fcntl.ioctl(fd, IOC_INFO, bytes(8))
-        raise AssertionError("answered")
-    except OSError as err:
-        assert err.errno == errno.ENOTTY
+    refused(errno.ENOTTY, fcntl.ioctl, fd, IOC_INFO, bytes(8))
 
 
 @case

@@ -194,12 +194,8 @@ def cgroup_denies(stack):
     except OSError as err:
         raise Skip("no control groups with programs: %s" % err) from err
 
-    def enter():
-        with open(group + "/cgroup.procs", "w") as f:
-            f.write(str(os.getpid()))
-
     parent = listener(stack)
-    assert denied(stack, sockaddr(*parent.getsockname()), enter) == errno.EPERM
+    assert denied(stack, sockaddr(*parent.getsockname()), lambda: enter_group(group)) == errno.EPERM
     assert take(parent, 0.1) is None
 
 

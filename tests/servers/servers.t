@@ -432,8 +432,7 @@ def warnings(stack):
         stack.callback(os.chmod, name, os.stat(name).st_mode & 0o777)
         os.chmod(name, mode)
     path = write(stack, "server.py", ASYNCIO)
-    server = serve(stack, ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
-                           "/usr/bin/python3", path], 8075, with_library())
+    server = serve(stack, [*NOBODY, "/usr/bin/python3", path], 8075, with_library())
     assert body(ask(8075, 1)) == b"hello"
     assert printed(server).count("fastsocket:") == 1, printed(server)
     assert "ermi" in printed(server)

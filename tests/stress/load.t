@@ -64,8 +64,8 @@ def reloads(stack):
     # One that does not is to fail nobody, either.
     chrooted = Haproxy("127.0.0.1", 8071, "127.0.0.1", 8080, env=with_library())
     stack.callback(chrooted.stop)
-    loads, both = [Load(8070, 6), Load(8071, 2)], {"8070", "8080"}
-    used = []
+    loads = [Load(8070, 6), Load(8071, 2)]
+    used, both = [], {"8070", "8080"}
     for turn in range(RELOADS):
         # The races are in the short ones; but the library takes up to a second to see
         # that the module is back.

@@ -541,8 +541,7 @@ def irqbalance(stack):
     """A running irqbalance is told to keep away from the device's interrupts beside those it left alone before, and reset tells it the former list; without its socket, the sentence is what to configure. One that answers too late goes on, and holds up no other command. A user's process of that name is not taken for it."""
     os.makedirs("/run/irqbalance", exist_ok=True)
     shutil.copy("/bin/sleep", "/tmp/irqbalance")
-    other = subprocess.Popen(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
-                              "/tmp/irqbalance", "1000"])
+    other = subprocess.Popen([*NOBODY, "/tmp/irqbalance", "1000"])
     stack.callback(other.wait)
     stack.callback(other.kill)
     daemon = subprocess.Popen(["irqbalance", "--foreground"], stdout=subprocess.DEVNULL,
@@ -618,12 +617,10 @@ def unprivileged(stack):
     """Without root, setup and reset say so and change nothing; show shows."""
     card(stack)
     for args in (("setup", "nic0"), ("setup", "nic0", "--dry-run"), ("reset", "nic0")):
-        done = subprocess.run(("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
-                               TOOL, "nic", *args), text=True, check=False,
+        done = subprocess.run((*NOBODY, TOOL, "nic", *args), text=True, check=False,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert done.returncode == 1 and "run as root" in done.stderr, done
-    text = run("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
-               TOOL, "nic", "show", "nic0")
+    text = run(*NOBODY, TOOL, "nic", "show", "nic0")
     assert "nic0: driver rssnic, up, steering not set up" in text, text
 
 
@@ -647,8 +644,7 @@ for name in names:
 print(flush=True)
 time.sleep(1000)
 """
-    user = subprocess.Popen(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
-                             "/usr/bin/python3", "-c", code], stdout=subprocess.PIPE, text=True)
+    user = subprocess.Popen([*NOBODY, "/usr/bin/python3", "-c", code], stdout=subprocess.PIPE, text=True)
     stack.callback(user.wait)
     stack.callback(user.kill)
     assert user.stdout.readline().split() == ["/run/fastsocket", "/run/fastsocket/nic"]
