@@ -41,41 +41,6 @@ bool control_owns(int fd)
 	return fd >= 0 && fd == __atomic_load_n(&kept, __ATOMIC_RELAXED) && is_kept(fd);
 }
 
-/*
- * Without the device: it is root's only, a container has none, or the program has
- * lost sight of it (chroot()).
- */
-static int call_kept(unsigned long cmd, void *arg)
-{
-	int saved = errno, by, ret;
-
-	if (!control_ports())
-		return -1;
-	by = __atomic_load_n(&kept, __ATOMIC_ACQUIRE);
-	if (!control_owns(by))
-		return -1;
-	ret = ioctl(by, cmd, arg);
-	/* The module is gone: that there is no device says it better. */
-	if (ret && errno == ENOTTY)
-		errno = saved;
-	return ret;
-}
-
-static int call(unsigned long cmd, void *arg)
-{
-	int fd = syscall(SYS_openat, AT_FDCWD, FASTSOCKET_DEVICE,
-			 O_RDWR | O_CLOEXEC);
-	int ret, saved;
-
-	if (fd < 0)
-		return call_kept(cmd, arg);
-	ret = ioctl(fd, cmd, arg);
-	saved = errno;
-	syscall(SYS_close, fd);
-	errno = saved;
-	return ret;
-}
-
 static time_t seconds(void)
 {
 	struct timespec now;
@@ -113,6 +78,55 @@ static int keep(void)
 		return fd;
 	syscall(SYS_close, fd);
 	return none;
+}
+
+/* After control_ports() has said yes. EAGAIN: the module has been loaded anew since. */
+static int ask_kept(unsigned long cmd, void *arg)
+{
+	int by = __atomic_load_n(&kept, __ATOMIC_ACQUIRE);
+	int ret = ioctl(by, cmd, arg);
+
+	if (ret && errno == ENOTTY &&
+	    __atomic_compare_exchange_n(&kept, &by, CLOSED, false, __ATOMIC_RELAXED,
+					__ATOMIC_RELAXED)) {
+		syscall(SYS_close, by);
+		errno = keep() >= 0 ? EAGAIN : ENOTTY;
+	}
+	return ret;
+}
+
+/*
+ * Without the device: it is root's only, a container has none, or the program has
+ * lost sight of it (chroot()).
+ */
+static int call_kept(unsigned long cmd, void *arg)
+{
+	int saved = errno, ret;
+
+	if (!control_ports())
+		return -1;
+	ret = ask_kept(cmd, arg);
+	if (ret && errno == EAGAIN)
+		ret = ask_kept(cmd, arg);
+	/* The module is gone: that there is no device says it better. */
+	if (ret && errno == ENOTTY)
+		errno = saved;
+	return ret;
+}
+
+static int call(unsigned long cmd, void *arg)
+{
+	int fd = syscall(SYS_openat, AT_FDCWD, FASTSOCKET_DEVICE,
+			 O_RDWR | O_CLOEXEC);
+	int ret, saved;
+
+	if (fd < 0)
+		return call_kept(cmd, arg);
+	ret = ioctl(fd, cmd, arg);
+	saved = errno;
+	syscall(SYS_close, fd);
+	errno = saved;
+	return ret;
 }
 
 int control_info(struct fastsocket_info *info)
@@ -206,22 +220,12 @@ bool control_ports(void)
 int control_port(int fd, unsigned int flags, const struct sockaddr *addr,
 		 socklen_t len)
 {
-	int by = __atomic_load_n(&kept, __ATOMIC_ACQUIRE);
 	struct fastsocket_port arg = {
 		.fd = fd,
 		.flags = flags,
 		.addr = (uintptr_t)addr,
 		.addrlen = len,
 	};
-	int ret = ioctl(by, FASTSOCKET_IOC_PORT, &arg);
 
-	/* The module has been unloaded, and may be there again. */
-	if (ret && errno == ENOTTY &&
-	    __atomic_compare_exchange_n(&kept, &by, CLOSED, false, __ATOMIC_RELAXED,
-					__ATOMIC_RELAXED)) {
-		syscall(SYS_close, by);
-		if (keep() >= 0)
-			errno = EAGAIN;
-	}
-	return ret;
+	return ask_kept(FASTSOCKET_IOC_PORT, &arg);
 }

@@ -485,7 +485,8 @@ int listener_local(int fd, int epfd)
 	struct listener *l;
 	int best = 0;
 
-	if (last.fd == fd && last.epfd == epfd && last.generation == now && !look_again())
+	if (last.fd == fd && last.epfd == epfd && last.generation == now &&
+	    (last.local >= 0 || !look_again()))
 		return last.local;
 
 	last.fd = fd;
