@@ -356,6 +356,15 @@ def wait_for(what, timeout=5.0):
         time.sleep(0.01)
 
 
+def unload():
+    """rmmod under load: a call that is under way holds the module, and may begin behind
+    rmmod's own look at that ("temporarily unavailable")."""
+    def gone():
+        run("rmmod", "fastsocket", check=False)
+        return not loaded()
+    wait_for(gone, 30)
+
+
 def listeners_of(port):
     return [r for r in table("listeners") if r["port"] == str(port)]
 

@@ -316,11 +316,7 @@ def reload_under_load(stack):
     try:
         for _ in range(20):
             time.sleep(0.2)
-            for _ in range(50):     # an ioctl in progress holds the module
-                if "in use" not in run("rmmod", "fastsocket", check=False):
-                    break
-                time.sleep(0.01)
-            assert not loaded()
+            unload()
             time.sleep(0.05)
             load()
     finally:
