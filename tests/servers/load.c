@@ -7,8 +7,8 @@
  *
  * usage: load ADDRESS PORT CONCURRENCY
  *
- * Prints "started", runs until SIGINT or SIGTERM, lets what is under way finish,
- * and prints a line per failure and then "REQUESTS FAILED".
+ * Prints "started", runs until SIGINT or SIGTERM or the end of who has started it, lets
+ * what is under way finish, and prints a line per failure and then "REQUESTS FAILED".
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -178,6 +179,7 @@ int main(int argc, char **argv)
 	sigaction(SIGINT, &sa, NULL);
 	sigaction(SIGTERM, &sa, NULL);
 	signal(SIGPIPE, SIG_IGN);
+	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	printf("started\n");
 	fflush(stdout);
 
