@@ -15,7 +15,7 @@
 
 /* Between looks at half-open connections. */
 #define FS_DRAIN_POLL		msecs_to_jiffies(5)
-/* Connections moved at a time, as others wait for the locks and for this CPU. */
+/* Connections looked at in one go, as others wait for the locks and for this CPU. */
 #define FS_DRAIN_BATCH		64
 /* Closed listeners of one parent that may drain at a time: bounds memory. */
 #define FS_DRAIN_MAX		1024
@@ -29,24 +29,35 @@ LIST_HEAD(fs_draining);
 /* The same by parent, linked by &fs_local.drains. */
 static struct hlist_head fs_drains[1 << FS_DRAIN_BITS];
 
-/* Move FS_DRAIN_BATCH requests at most; what is left behind is @l's to keep for now. */
-static unsigned int fs_drain_some(struct fs_local *l)
+/*
+ * Look at @max requests and move them; what cannot be moved is @l's to keep for now, and goes
+ * behind the others.
+ */
+static unsigned int fs_drain_some(struct fs_local *l, unsigned int max)
 {
 	struct request_sock_queue *from = fs_queue(l->sk), *to = fs_queue(l->parent);
-	struct request_sock *req, **at = &from->rskq_accept_head, *last = NULL;
+	struct request_sock *req;
 	unsigned int moved = 0;
 
 	spin_lock(&from->rskq_lock);
 	/* Always the local one first, so the order is fixed. */
 	spin_lock_nested(&to->rskq_lock, SINGLE_DEPTH_NESTING);
-	while ((req = *at) && moved < FS_DRAIN_BATCH && fs_parent_listens(l)) {
+	while (max-- && (req = from->rskq_accept_head) && fs_parent_listens(l)) {
+		struct request_sock *next = req->dl_next;
+
+		req->dl_next = NULL;
 		if (READ_ONCE(tcp_rsk(req)->tfo_listener)) {
-			last = req;
-			at = &req->dl_next;
+			/* Alone it is at the end, and others look without the lock. */
+			if (!next)
+				break;
+			from->rskq_accept_tail->dl_next = req;
+			from->rskq_accept_tail = req;
+			WRITE_ONCE(from->rskq_accept_head, next);
 			continue;
 		}
-		WRITE_ONCE(*at, req->dl_next);
-		req->dl_next = NULL;
+		WRITE_ONCE(from->rskq_accept_head, next);
+		if (!next)
+			from->rskq_accept_tail = NULL;
 		if (to->rskq_accept_head)
 			to->rskq_accept_tail->dl_next = req;
 		else
@@ -56,9 +67,6 @@ static unsigned int fs_drain_some(struct fs_local *l)
 		sk_acceptq_added(l->parent);
 		moved++;
 	}
-	/* The last one's removal has left the tail behind. */
-	if (!req)
-		from->rskq_accept_tail = last;
 	spin_unlock(&to->rskq_lock);
 	spin_unlock(&from->rskq_lock);
 	return moved;
@@ -79,15 +87,18 @@ static unsigned int fs_drain_some(struct fs_local *l)
  */
 bool fs_drain_move(struct fs_local *l)
 {
-	unsigned int moved, i;
+	/* Each once: those that stay are as many as their sender likes. */
+	unsigned int left = READ_ONCE(l->sk->sk_ack_backlog);
+	unsigned int max, moved, i;
 	bool owned;
 
 	do {
+		max = min_t(unsigned int, left, FS_DRAIN_BATCH);
 		local_bh_disable();
 		/* inet_csk_accept() counts on nobody else taking from the queue. */
 		bh_lock_sock(l->sk);
 		owned = sock_owned_by_user(l->sk);
-		moved = owned ? 0 : fs_drain_some(l);
+		moved = owned ? 0 : fs_drain_some(l, max);
 		bh_unlock_sock(l->sk);
 
 		fs_count_n(l->fn, moved, moved);
@@ -97,7 +108,8 @@ bool fs_drain_move(struct fs_local *l)
 		rcu_read_unlock();
 		local_bh_enable();
 		cond_resched();
-	} while (moved == FS_DRAIN_BATCH);
+		left -= max;
+	} while (left && !owned);
 	return !owned;
 }
 
@@ -115,6 +127,7 @@ static void fs_drain_work(struct work_struct *work)
 {
 	struct fs_local *l, *tmp;
 	bool wait = false, again = false, quick = false;
+	unsigned long began, delay;
 	LIST_HEAD(done);
 
 	mutex_lock(&fs_mutex);
@@ -135,6 +148,7 @@ static void fs_drain_work(struct work_struct *work)
 		synchronize_rcu_expedited();
 
 	mutex_lock(&fs_mutex);
+	began = jiffies;
 	list_for_each_entry_safe(l, tmp, &fs_draining, list) {
 		if (l->fresh) {
 			/* Closed since the look above: not its grace period. */
@@ -155,6 +169,8 @@ static void fs_drain_work(struct work_struct *work)
 		if (l->graces < 2 || (l->idle && reqsk_queue_empty(fs_queue(l->sk))))
 			quick = true;
 	}
+	/* Looking through long queues is to leave the mutex to others half of the time. */
+	delay = max(quick ? 0 : FS_DRAIN_POLL, jiffies - began);
 	mutex_unlock(&fs_mutex);
 
 	/* What the parent has left to them is reset, which takes its time. */
@@ -166,8 +182,7 @@ static void fs_drain_work(struct work_struct *work)
 	}
 
 	if (again)
-		queue_delayed_work(system_unbound_wq, &fs_drain,
-				   quick ? 0 : FS_DRAIN_POLL);
+		queue_delayed_work(system_unbound_wq, &fs_drain, delay);
 }
 
 /**

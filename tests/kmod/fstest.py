@@ -492,7 +492,7 @@ def floodable(stack):
         sysctl("net.ipv4.conf.%s.accept_local" % name, 1)
 
 
-def flood(port, count, first=0):
+def flood(port, count, first=0, data=b""):
     """@count SYNs, each from an address that never answers, sent from this task's CPU."""
     raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
     dst = socket.inet_aton("127.0.0.1")
@@ -500,13 +500,14 @@ def flood(port, count, first=0):
         src = struct.pack(">I", 0x0A630000 + n)
         tcp = struct.pack(">HHIIBBHHH", 1024 + n % 60000, port, n, 0, 0x50, 2,
                           1024, 0, 0)
-        pseudo = src + dst + struct.pack(">BBH", 0, 6, 20) + tcp
-        total = sum(struct.unpack(">16H", pseudo[:32]))
+        pseudo = src + dst + struct.pack(">BBH", 0, 6, 20 + len(data)) + tcp + data
+        total = sum(struct.unpack(">%dH" % ((len(pseudo) + 1) // 2),
+                                  pseudo + bytes(len(pseudo) % 2)))
         total = (total & 0xFFFF) + (total >> 16)
         total = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
         tcp = tcp[:16] + struct.pack(">H", total) + tcp[18:]
-        ip = struct.pack(">BBHHHBBH", 0x45, 0, 40, 0, 0, 64, 6, 0) + src + dst
-        raw.sendto(ip + tcp, ("127.0.0.1", 0))
+        ip = struct.pack(">BBHHHBBH", 0x45, 0, 40 + len(data), 0, 0, 64, 6, 0) + src + dst
+        raw.sendto(ip + tcp + data, ("127.0.0.1", 0))
     raw.close()
 
 

@@ -4,6 +4,7 @@
 
 import errno
 import os
+import resource
 import socket
 import struct
 import subprocess
@@ -176,6 +177,58 @@ def fastopen_close(stack):
     local.close()
     for _ in clients:
         assert take(parent).recv(5) == b"early"
+
+
+def pending(stack, count):
+    """@count Fast Open connections, whose clients never answer, wait in a local listener of CPU 0
+    behind one that is whole; with it and its parent."""
+    parent = listener(stack, backlog=60000, setup=lambda s: s.setsockopt(TCP, TCP_FASTOPEN, 60000))
+    local = spawn(stack, parent, 0)
+    queued = [connect(stack, "127.0.0.1", port_of(parent), 0)]
+    with on_cpu(0):
+        flood(port_of(parent), count, data=b"x")
+    return parent, local, queued
+
+
+@case
+def fastopen_pending(stack):
+    """Fast Open connections that nobody completes delay no others of a closed local listener, which keep their order."""
+    # SYN-ACKs that are sent again drop nobody's packet.
+    sysctl_for(stack, "net.core.netdev_max_backlog", 200000)
+    floodable(stack)
+    sysctl("net.ipv4.tcp_fastopen", 0x203)
+    sysctl("net.core.somaxconn", 60000)
+
+    def drained(each, count):
+        """How long @count connections take to move, behind @each pending ones and among them."""
+        parent, local, queued = pending(stack, each)
+        for n in range(count):
+            queued.append(socket.socket())
+            queued[-1].connect(("127.0.0.1", port_of(parent)))
+            if n < 100:
+                flood(port_of(parent), bool(each), each + n, data=b"x")
+        names = [client.getsockname() for client in queued]
+        queue = int(listeners_of(port_of(parent))[0]["queue"])
+        assert queue == (each + 100 if each else 0) + count + 1, queue
+        d = Delta()
+        started = time.monotonic()
+        local.close()
+        wait_for(lambda: d.moved >= count + 1, 30)
+        took = time.monotonic() - started
+        for n, name in enumerate(names):
+            assert take(parent).getpeername() == name, n
+        assert take(parent, 0.1) is None
+        parent.close()
+        for client in queued:
+            client.close()
+        return took
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (30000, 30000))
+    with on_cpu(0):
+        alone = drained(0, 9600)
+        among = drained(30000, 9600)
+    print("# %.3f s, %.3f s" % (alone, among))
+    assert among < 2 * alone + 0.05 * SLOW, (alone, among)
 
 
 def with_key(peer):
