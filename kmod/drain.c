@@ -2,13 +2,14 @@
 /*
  * No connection is lost when a local listener closes: what waits in its
  * accept queue goes to the application's own, and its half-open connections
- * get time to finish first. All of it happens in a work item, because close()
- * must not wait for an RCU grace period.
+ * get time to finish first. The latter in a work item, because close() must not
+ * wait for an RCU grace period.
  */
 #include <linux/hash.h>
 #include <linux/rculist.h>
 #include <linux/workqueue.h>
 #include <net/inet_connection_sock.h>
+#include <net/sock_reuseport.h>
 #include <net/tcp.h>
 
 #include "local.h"
@@ -30,19 +31,71 @@ LIST_HEAD(fs_draining);
 static struct hlist_head fs_drains[1 << FS_DRAIN_BITS];
 
 /*
- * Look at @max requests and move them; what cannot be moved is @l's to keep for now, and goes
- * behind the others.
+ * Whether a connection of @l's that completes has a listener to go to: the parent, or
+ * where that listens no more, another of its group, see reuseport_stop_listen_sock().
  */
-static unsigned int fs_drain_some(struct fs_local *l, unsigned int max)
+static bool fs_drain_has_heir(const struct fs_local *l)
 {
-	struct request_sock_queue *from = fs_queue(l->sk), *to = fs_queue(l->parent);
+	const struct sock_reuseport *reuse;
+	const struct bpf_prog *prog;
+	bool has = false;
+
+	if (fs_parent_listens(l))
+		return true;
+	rcu_read_lock();
+	reuse = rcu_dereference(l->parent->sk_reuseport_cb);
+	if (reuse && READ_ONCE(reuse->num_socks)) {
+		prog = rcu_dereference(reuse->prog);
+		has = READ_ONCE(sock_net(l->sk)->ipv4.sysctl_tcp_migrate_req) ||
+		      (prog && prog->expected_attach_type == BPF_SK_REUSEPORT_SELECT_OR_MIGRATE);
+	}
+	rcu_read_unlock();
+	return has;
+}
+
+/*
+ * The listener, held, that is to have the first request of @l's queue. NULL where none
+ * may. Members of a group are chosen for each, so @max becomes 1.
+ */
+static struct sock *fs_drain_heir(const struct fs_local *l, unsigned int *max)
+{
+	struct request_sock_queue *queue = fs_queue(l->sk);
+	struct sock *heir, *child = NULL;
+
+	if (fs_parent_listens(l)) {
+		sock_hold(l->parent);
+		return l->parent;
+	}
+	*max = 1;
+	spin_lock(&queue->rskq_lock);
+	if (queue->rskq_accept_head)
+		child = queue->rskq_accept_head->sk;
+	spin_unlock(&queue->rskq_lock);
+	if (!child || !fs_drain_has_heir(l))
+		return NULL;
+	/* As the parent has chosen for its own when it closed. */
+	heir = reuseport_migrate_sock(l->parent, child, NULL);
+	if (heir && (heir->sk_num != l->sk->sk_num || !fs_listens_for(heir, l->sk))) {
+		sock_put(heir);
+		return NULL;
+	}
+	return heir;
+}
+
+/*
+ * Look at @max requests and move them to @heir; what cannot be moved is @l's to keep for
+ * now, and goes behind the others.
+ */
+static unsigned int fs_drain_some(struct fs_local *l, struct sock *heir, unsigned int max)
+{
+	struct request_sock_queue *from = fs_queue(l->sk), *to = fs_queue(heir);
 	struct request_sock *req;
 	unsigned int moved = 0;
 
 	spin_lock(&from->rskq_lock);
 	/* Always the local one first, so the order is fixed. */
 	spin_lock_nested(&to->rskq_lock, SINGLE_DEPTH_NESTING);
-	while (max-- && (req = from->rskq_accept_head) && fs_parent_listens(l)) {
+	while (max-- && (req = from->rskq_accept_head) && fs_listens_for(heir, l->sk)) {
 		struct request_sock *next = req->dl_next;
 
 		req->dl_next = NULL;
@@ -64,7 +117,7 @@ static unsigned int fs_drain_some(struct fs_local *l, unsigned int max)
 			WRITE_ONCE(to->rskq_accept_head, req);
 		to->rskq_accept_tail = req;
 		sk_acceptq_removed(l->sk);
-		sk_acceptq_added(l->parent);
+		sk_acceptq_added(heir);
 		moved++;
 	}
 	spin_unlock(&to->rskq_lock);
@@ -76,10 +129,12 @@ static unsigned int fs_drain_some(struct fs_local *l, unsigned int max)
  * fs_drain_move() - move a local listener's accept queue to its parent's
  * @l: the local listener; its socket must not go away meanwhile
  *
+ * Where the parent has left LISTEN, it goes where the parent's own has gone: to other
+ * members of its SO_REUSEPORT group, or nowhere.
+ *
  * A Fast Open request whose handshake is not complete stays: its listener's
- * fastopen lock guards it (see reqsk_fastopen_remove()). Does nothing once the
- * parent has left LISTEN. The parent's backlog is not a limit here: these
- * connections have been promised to their clients.
+ * fastopen lock guards it (see reqsk_fastopen_remove()). The heir's backlog is
+ * not a limit here: these connections have been promised to their clients.
  *
  * Context: process.
  * Return: false where a user's call holds the socket, so that not all could be
@@ -90,32 +145,40 @@ bool fs_drain_move(struct fs_local *l)
 	/* Each once: those that stay are as many as their sender likes. */
 	unsigned int left = READ_ONCE(l->sk->sk_ack_backlog);
 	unsigned int max, moved, i;
+	struct sock *heir;
 	bool owned;
 
 	do {
 		max = min_t(unsigned int, left, FS_DRAIN_BATCH);
+		moved = 0;
+		heir = NULL;
 		local_bh_disable();
 		/* inet_csk_accept() counts on nobody else taking from the queue. */
 		bh_lock_sock(l->sk);
 		owned = sock_owned_by_user(l->sk);
-		moved = owned ? 0 : fs_drain_some(l, max);
+		if (!owned && left)
+			heir = fs_drain_heir(l, &max);
+		if (heir)
+			moved = fs_drain_some(l, heir, max);
 		bh_unlock_sock(l->sk);
 
 		fs_count_n(l->fn, moved, moved);
 		rcu_read_lock();
 		for (i = 0; i < moved; i++)	/* one exclusive waiter each */
-			l->parent->sk_data_ready(l->parent);
+			heir->sk_data_ready(heir);
 		rcu_read_unlock();
 		local_bh_enable();
+		if (heir)
+			sock_put(heir);
 		cond_resched();
 		left -= max;
-	} while (left && !owned);
+	} while (left && heir);
 	return !owned;
 }
 
 static bool fs_drain_done(struct fs_local *l)
 {
-	if (!fs_parent_listens(l))
+	if (!fs_drain_has_heir(l))
 		return true;
 	if (time_after(jiffies, l->deadline) || READ_ONCE(fs_drain_now))
 		return true;
@@ -203,10 +266,11 @@ bool fs_drain_start(struct fs_local *l)
 		n += other->parent == l->parent;
 
 	list_del(&l->list);
-	if (!fs_parent_listens(l) || n >= FS_DRAIN_MAX) {
+	/* The parent's turn to close may be next: it knows what to do with its queue. */
+	fs_drain_move(l);
+	if (!fs_drain_has_heir(l) || n >= FS_DRAIN_MAX) {
 		/* As when the application's listener itself closes. */
 		list_del_rcu(&l->of_net);
-		fs_drain_move(l);
 		sock_release(l->lite);
 		fs_listen_free(l);
 		return false;

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from fstest import *  # noqa: E402,F403 pylint: disable=W,C
@@ -179,6 +180,75 @@ def close_finishes_half_open(stack):
     servers = [take(parent, 5) for _ in clients]
     assert all(servers)
     wait_for(lambda: not listeners_of(port_of(parent)), 15)
+
+
+def worker(stack, func):
+    """Call @func with an ExitStack in a process of its own; returns what tells that to end."""
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    stack.enter_context(here)
+    here.settimeout(5 * SLOW)
+    pid = os.fork()
+    if not pid:
+        here.close()
+        try:
+            with contextlib.ExitStack() as inner:
+                func(inner, there)
+                os._exit(0)     # the kernel closes what is open
+        except BaseException:
+            traceback.print_exc()
+        os._exit(1)
+    there.close()
+    stack.callback(os.waitpid, pid, 0)
+    stack.callback(here.close)
+    return here
+
+
+def member_gone(stack, served, ending):
+    """Clients of a SO_REUSEPORT listener of another process that ends, which this one's is to
+    serve: six that waited in its queue and two whose handshakes end later."""
+    mine = listener(stack, reuseport=True)
+    port = port_of(mine)
+
+    def func(inner, pipe):
+        member = listener(inner, "127.0.0.1", port, reuseport=True)
+        local = spawn(inner, member, 1) if served else None
+        pipe.send(b"r")
+        pipe.recv(1)
+        if ending == "parent" and served:
+            member.close()
+            time.sleep(0.05)
+        elif ending == "local" and served:
+            local.close()
+            time.sleep(0.05)
+
+    pipe = worker(stack, func)
+    assert pipe.recv(1) == b"r"
+    clients = [connect(stack, "127.0.0.1", port, 1) for _ in range(6)]
+    late, admit = half_open(stack, mine, 1, 2)
+    if served:
+        assert accept_errno(mine) == errno.EAGAIN
+    pipe.send(b"x")
+    assert pipe.recv(1) == b""
+    time.sleep(0.3)
+    admit()
+    for client in clients + late:
+        client.sendall(b"x")
+    for n in range(len(clients + late)):
+        server = take(mine, 3)
+        assert server, (ending, served, n)
+        assert server.recv(1) == b"x"
+    mine.close()
+    wait_for(lambda: not listeners_of(port))
+
+
+@case
+def migrates(stack):
+    """With tcp_migrate_req, the connections of a SO_REUSEPORT group's member that ends go to the others, half-open ones too, as without a local listener."""
+    unshare_net(stack)
+    sysctl("net.ipv4.tcp_migrate_req", 1)
+    for served, ending in ((False, "exit"), (True, "exit"), (True, "local"), (True, "parent")):
+        with contextlib.ExitStack() as inner:
+            member_gone(inner, served, ending)
 
 
 @case
