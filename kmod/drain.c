@@ -125,6 +125,17 @@ static unsigned int fs_drain_some(struct fs_local *l, struct sock *heir, unsigne
 	return moved;
 }
 
+/* Wake who waits for @sk's queue, to which @n connections have come: one exclusive waiter each. */
+static void fs_drain_wake(struct sock *sk, unsigned int n)
+{
+	local_bh_disable();
+	rcu_read_lock();
+	while (n--)
+		sk->sk_data_ready(sk);
+	rcu_read_unlock();
+	local_bh_enable();
+}
+
 /**
  * fs_drain_move() - move a local listener's accept queue to its parent's
  * @l: the local listener; its socket must not go away meanwhile
@@ -144,7 +155,7 @@ bool fs_drain_move(struct fs_local *l)
 {
 	/* Each once: those that stay are as many as their sender likes. */
 	unsigned int left = READ_ONCE(l->sk->sk_ack_backlog);
-	unsigned int max, moved, i;
+	unsigned int max, moved;
 	struct sock *heir;
 	bool owned;
 
@@ -161,15 +172,13 @@ bool fs_drain_move(struct fs_local *l)
 		if (heir)
 			moved = fs_drain_some(l, heir, max);
 		bh_unlock_sock(l->sk);
-
 		fs_count_n(l->fn, moved, moved);
-		rcu_read_lock();
-		for (i = 0; i < moved; i++)	/* one exclusive waiter each */
-			heir->sk_data_ready(heir);
-		rcu_read_unlock();
 		local_bh_enable();
-		if (heir)
+
+		if (heir) {
+			fs_drain_wake(heir, moved);
 			sock_put(heir);
+		}
 		cond_resched();
 		left -= max;
 	} while (left && heir);
@@ -268,6 +277,9 @@ bool fs_drain_start(struct fs_local *l)
 	list_del(&l->list);
 	/* The parent's turn to close may be next: it knows what to do with its queue. */
 	fs_drain_move(l);
+	/* Who closes it may have been the only one told, and has not taken what waits there. */
+	if (fs_parent_waits(l))
+		fs_drain_wake(l->parent, 1);
 	if (!fs_drain_has_heir(l) || n >= FS_DRAIN_MAX) {
 		/* As when the application's listener itself closes. */
 		list_del_rcu(&l->of_net);

@@ -226,16 +226,6 @@ void fs_listen_free(struct fs_local *l)
 	kfree_rcu(l, rcu);
 }
 
-static bool fs_waits(const struct sock *sk)
-{
-	return !reqsk_queue_empty(fs_queue(sk));
-}
-
-static bool fs_parent_waits(const struct fs_local *l)
-{
-	return fs_parent_listens(l) && fs_waits(l->parent);
-}
-
 /* Both queues wait. Two tasks may count as one: it is no more than a habit. */
 static bool fs_parents_turn(struct fs_local *l)
 {

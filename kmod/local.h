@@ -172,6 +172,17 @@ static inline bool fs_parent_listens(const struct fs_local *l)
 	return fs_listens_for(l->parent, l->sk);
 }
 
+/* Whether connections wait for accept(). */
+static inline bool fs_waits(const struct sock *sk)
+{
+	return !reqsk_queue_empty(fs_queue(sk));
+}
+
+static inline bool fs_parent_waits(const struct fs_local *l)
+{
+	return fs_parent_listens(l) && fs_waits(l->parent);
+}
+
 /* listen.c */
 extern struct list_head fs_locals;
 int fs_listen_parent(struct socket *sock);

@@ -203,6 +203,45 @@ def worker(stack, func):
     return here
 
 
+@case
+def close_wakes(stack):
+    """A process that has been told of a connection in the application's queue, and closes its local listener instead of accepting, leaves it to another that waits."""
+    parent = listener(stack)
+
+    def serve(cpu):
+        def func(inner, pipe):
+            local = spawn(inner, parent, cpu)
+            poll = select.epoll()
+            poll.register(parent, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+            poll.register(local, select.EPOLLIN)
+            pipe.send(b"r")
+            poll.poll(20 * SLOW)
+            pipe.send(b"w")
+            if pipe.recv(1) == b"c":
+                local.close()
+                poll.close()
+                pipe.send(b"c")
+                pipe.recv(1)
+            take(parent)
+        pipe = worker(stack, func)
+        assert pipe.recv(1) == b"r"
+        return pipe
+
+    pipes = [serve(cpu) for cpu in range(2)]
+    time.sleep(0.2 * SLOW)
+    connect(stack, "127.0.0.1", port_of(parent), 2)
+    told = select.select(pipes, [], [], 5 * SLOW)[0]
+    assert len(told) == 1
+    told[0].recv(1)
+    time.sleep(0.2 * SLOW)
+    other, = set(pipes) - set(told)
+    assert not select.select([other], [], [], 0)[0], "both have been told"
+    told[0].send(b"c")
+    assert told[0].recv(1) == b"c"
+    assert other.recv(1) == b"w"
+    other.send(b"t")
+
+
 def member_gone(stack, served, ending):
     """Clients of a SO_REUSEPORT listener of another process that ends, which this one's is to
     serve: six that waited in its queue and two whose handshakes end later."""
