@@ -258,6 +258,34 @@ static void fs_drain_work(struct work_struct *work)
 }
 
 /**
+ * fs_drain_time() - how long a local listener's half-open connections get
+ * @l: the local listener; takes no SYN any more
+ *
+ * Under TCP_DEFER_ACCEPT a client's answer is dropped until it sends something. From now
+ * on it is not, and the next SYN-ACK, at the timer that is running, asks for another.
+ *
+ * Return: jiffies.
+ */
+unsigned long fs_drain_time(struct fs_local *l)
+{
+	u8 defer = READ_ONCE(fs_queue(l->sk)->rskq_defer_accept);
+
+	if (!defer)
+		return FS_HALF_OPEN_TIME;
+	/*
+	 * The timer is to send it however many it has counted, and however full the
+	 * queue is. (Those accepted have this for TCP_SYNCNT, of which they have no use.)
+	 */
+	WRITE_ONCE(inet_csk(l->sk)->icsk_syn_retries,
+		   max(READ_ONCE(inet_csk(l->sk)->icsk_syn_retries), defer));
+	WRITE_ONCE(l->sk->sk_max_ack_backlog, U32_MAX);
+	WRITE_ONCE(fs_queue(l->sk)->rskq_defer_accept, 0);
+
+	/* It has counted to @defer - 1 at most, and has doubled each time. */
+	return min(TCP_TIMEOUT_INIT << min(defer - 1, 7), TCP_RTO_MAX) + FS_HALF_OPEN_TIME;
+}
+
+/**
  * fs_drain_start() - take over the socket of a local listener being closed
  * @l: the local listener, unpublished
  *
@@ -293,7 +321,7 @@ bool fs_drain_start(struct fs_local *l)
 	release_sock(l->sk);
 
 	WRITE_ONCE(l->state, FS_DRAINING);
-	l->deadline = jiffies + FS_HALF_OPEN_TIME;
+	l->deadline = jiffies + fs_drain_time(l);
 	l->graces = 0;
 	l->fresh = true;
 	list_add_tail(&l->list, &fs_draining);

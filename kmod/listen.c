@@ -749,8 +749,16 @@ void fs_listen_detach_all(void)
 	int tries = 0;
 
 	mutex_lock(&fs_mutex);
-	list_for_each_entry(l, &fs_locals, list)
+	list_for_each_entry(l, &fs_locals, list) {
+		unsigned long end = jiffies + fs_drain_time(l);
+
 		fs_listen_unpublish(l);
+		if (time_after(end, deadline))
+			deadline = end;
+	}
+	list_for_each_entry(l, &fs_draining, list)
+		if (time_after(l->deadline, deadline))
+			deadline = l->deadline;
 	mutex_unlock(&fs_mutex);
 	synchronize_rcu();
 

@@ -265,6 +265,7 @@ bool fs_ports_init(struct fs_ports *ports, const struct fs_flow *flow, int ifind
 /* drain.c */
 extern struct list_head fs_draining;
 bool fs_drain_move(struct fs_local *l);
+unsigned long fs_drain_time(struct fs_local *l);
 bool fs_drain_start(struct fs_local *l);
 void fs_drain_flush(void);
 
