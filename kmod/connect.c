@@ -10,6 +10,7 @@
  * with the share of ports that are taken and not with runs of them, and the
  * table of all ports is only touched for a port that is free.
  */
+#include <linux/bpf-cgroup.h>
 #include <linux/gcd.h>
 #include <linux/random.h>
 #include <linux/security.h>
@@ -279,15 +280,33 @@ static int fs_route(struct sock *sk, const struct sockaddr_storage *addr, int le
 	       fs_route4(sk, sin->sin_addr.s_addr, sin->sin_port, flow, ifindex);
 }
 
+/*
+ * Whether connect() runs a program of the control group. It may choose another
+ * source, which bpf_bind() refuses once there is a port, or another destination.
+ */
+static bool fs_connect_program(struct sock *sk)
+{
+#ifdef CONFIG_CGROUP_BPF
+	if (sk->sk_family == AF_INET6)
+		return cgroup_bpf_enabled(CGROUP_INET6_CONNECT) &&
+		       cgroup_bpf_sock_enabled(sk, CGROUP_INET6_CONNECT);
+	return cgroup_bpf_enabled(CGROUP_INET4_CONNECT) &&
+	       cgroup_bpf_sock_enabled(sk, CGROUP_INET4_CONNECT);
+#else
+	return false;
+#endif
+}
+
 /* Nothing has a claim on the socket's port, and connect() would choose one. */
 static bool fs_port_wanted(const struct socket *sock, u32 flags)
 {
-	const struct sock *sk = sock->sk;
+	struct sock *sk = sock->sk;
 
 	return sock->state == SS_UNCONNECTED && sk->sk_state == TCP_CLOSE &&
 	       !(sk->sk_userlocks & SOCK_BINDPORT_LOCK) &&
 	       (!inet_sk(sk)->inet_num || (flags & FASTSOCKET_PORT_REPLACE)) &&
-	       !tcp_sk(sk)->repair && !inet_csk(sk)->icsk_ulp_ops;
+	       !tcp_sk(sk)->repair && !inet_csk(sk)->icsk_ulp_ops &&
+	       !fs_connect_program(sk);
 }
 
 static bool fs_is_tcp(const struct socket *sock)

@@ -429,14 +429,6 @@ def ktls(stack):
         load()
 
 
-def bpf(cmd, attr):
-    buf = ctypes.create_string_buffer(attr, 128)
-    ret = libc.syscall(321, cmd, buf, 128)
-    if ret < 0:
-        raise OSError(ctypes.get_errno(), "bpf")
-    return ret
-
-
 @case
 def sockmap(stack):
     """So with filed connections in a sockmap."""

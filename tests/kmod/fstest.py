@@ -123,6 +123,45 @@ def enter_group(path):
         f.write(str(os.getpid()))
 
 
+def bpf(cmd, attr):
+    """The system call; returns a descriptor, or 0."""
+    attr = attr.ljust(128, b"\0")
+    ret = libc.syscall(321, cmd, ctypes.create_string_buffer(attr, len(attr)), len(attr))
+    if ret < 0:
+        raise OSError(ctypes.get_errno(), "bpf() %d" % cmd)
+    return ret
+
+
+def bpf_program(stack, kind, attach, insns):
+    """Load (code, registers, offset, immediate) of each of @insns; returns a descriptor."""
+    code = ctypes.create_string_buffer(b"".join(struct.pack("=BBhi", *i) for i in insns))
+    name = ctypes.create_string_buffer(b"GPL")
+    prog = bpf(5, struct.pack("=IIQQIIQII16sII", kind, len(insns), ctypes.addressof(code),
+                              ctypes.addressof(name), 0, 0, 0, 0, 0, b"", 0, attach))
+    stack.callback(os.close, prog)
+    return prog
+
+
+CGROUP_CONNECT4, CGROUP_CONNECT6 = 10, 11
+
+
+def connect_group(stack, *progs):
+    """A control group with programs for connect(), as pairs of what they attach to and
+    their instructions; returns its path."""
+    group = "/sys/fs/cgroup/fastsocket-connect"
+    try:
+        os.mkdir(group)
+        stack.callback(os.rmdir, group)
+        at = os.open(group, os.O_RDONLY)
+        stack.callback(os.close, at)
+        for attach, insns in progs:
+            # BPF_PROG_TYPE_CGROUP_SOCK_ADDR
+            bpf(8, struct.pack("=IIII", at, bpf_program(stack, 18, attach, insns), attach, 0))
+    except OSError as err:
+        raise Skip("no control groups with programs: %s" % err) from err
+    return group
+
+
 def refused(code, func, *args):
     """@func fails with @code."""
     try:

@@ -15,11 +15,12 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import fstest  # noqa: E402
-from fstest import (Delta, STEER_OFF, STEER_PORT, STEER_RSS, PORT_REPLACE,  # noqa: E402
-                    case, connect, core_connect, core_port, ethtool, filed,
-                    listener, load, main, nft, nic_wire, on_cpu, port_of, refused,
-                    release_port, run, stats, steer, subnet6, sysctl_for, table,
-                    take, talk, unshare_net, wait_for)
+from fstest import (CGROUP_CONNECT4, CGROUP_CONNECT6, Delta, STEER_OFF,  # noqa: E402
+                    STEER_PORT, STEER_RSS, PORT_REPLACE, case, connect, connect_group,
+                    core_connect, core_port, enter_group, ethtool, filed, listener, load,
+                    main, nft, nic_wire, on_cpu, port_of, refused, release_port, run,
+                    sockaddr, stats, steer, subnet6, sysctl_for, table, take, talk,
+                    unshare_net, wait_for)
 
 CPUS = os.cpu_count()
 RANGE = "net.ipv4.ip_local_port_range"
@@ -521,6 +522,50 @@ def left_alone(stack):
             struct.pack("iIQII", tcp(stack).fileno(), 0, 0, 16, 1))
     refused(errno.EFAULT, fstest.ioctl, fstest.IOC_PORT,
             struct.pack("iIQII", tcp(stack).fileno(), 0, 8, 16, 0))
+
+
+def binds_to(addr):
+    """A program for connect() that chooses the source @addr, and forbids what it cannot."""
+    name = sockaddr(addr, 0)
+    words = struct.unpack("=%di" % (len(name) // 4), name)
+    return ([(0x62, 10, 4 * n - 32, word) for n, word in enumerate(words)] +
+            [(0xBF, 0xA2, 0, 0), (0x07, 2, 0, -32),     # r2 = r10 - 32
+             (0xB7, 3, 0, len(name)), (0x85, 0, 0, 64),  # r3 = its length; bpf_bind()
+             (0xBF, 0x01, 0, 0), (0xB7, 0, 0, 1),       # r1 = r0; r0 = 1
+             (0x15, 1, 1, 0), (0xB7, 0, 0, 0),          # r0 = 0 if r1
+             (0x95, 0, 0, 0)])
+
+
+@case
+def cgroup_binds(stack):
+    """A program of the control group that chooses the source address at connect() finds no port in its way."""
+    unshare_net(stack)
+    run("ip", "addr", "add", "fd00::5/128", "dev", "lo", "nodad")
+    group = connect_group(stack, (CGROUP_CONNECT4, binds_to("127.0.0.5")),
+                          (CGROUP_CONNECT6, binds_to("fd00::5")))
+
+    def made_in(group, family):
+        enter_group(group)
+        try:
+            return tcp(stack, family)
+        finally:
+            enter_group(os.path.dirname(group))
+
+    for addr, source in ("127.0.0.1", "127.0.0.5"), ("::1", "fd00::5"):
+        family = socket.AF_INET6 if ":" in addr else socket.AF_INET
+        lst = listener(stack, addr)
+        to = addr, port_of(lst)
+        inside = made_in(group, family)
+        with contextlib.suppress(OSError):
+            core_port(inside, *to)
+        inside.connect(to)
+        assert inside.getsockname()[0] == source
+        talk(inside, take(lst))
+        # Not even where the program has no wish.
+        inside = made_in(group, family)
+        refused(errno.EOPNOTSUPP, core_port, inside, *to)
+        # Other groups are none of its business.
+        talk(core_connect(stack, *to, 1), take(lst))
 
 
 @case
