@@ -136,10 +136,19 @@ static unsigned long fs_key(const struct sock *parent)
 	return (unsigned long)parent;
 }
 
+/* A sk_lookup program may have picked the very listener that the lookup gives. */
+static bool fs_lookup_program(const struct net *net)
+{
+	return rcu_access_pointer(net->bpf.run_array[NETNS_BPF_SK_LOOKUP]);
+}
+
 static bool fs_takes(const struct fs_local *l, const struct sock *parent,
 		     unsigned long key)
 {
-	if (READ_ONCE(l->key) != key || (l->parent != parent && fs_key(l->parent) != key))
+	if (READ_ONCE(l->key) != key)
+		return false;
+	if (l->parent != parent &&
+	    (fs_key(l->parent) != key || fs_lookup_program(sock_net(parent))))
 		return false;
 	/* shutdown() and listen() again may have given it another port. */
 	return READ_ONCE(l->sk->sk_state) == TCP_LISTEN && fs_parent_listens(l) &&

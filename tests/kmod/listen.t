@@ -2,10 +2,13 @@
 # SPDX-License-Identifier: GPL-2.0
 """Local listeners: which connection goes where, and that none is lost."""
 
+import contextlib
+import ctypes
 import errno
 import os
 import select
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -381,6 +384,52 @@ def reuseport_program(stack):
         connect(stack, "127.0.0.1", port, 0)
         assert take(parents[1]), "the program chose the second"
     assert all(accept_errno(l) == errno.ENODATA for l in locals_)
+
+
+@case
+def reuseport_lookup(stack):
+    """A sk_lookup program that picks a member of a SO_REUSEPORT group gets that one, or its local listener."""
+    unshare_net(stack)
+    parents = [listener(stack, reuseport=True)]
+    port = port_of(parents[0])
+    parents.append(listener(stack, "127.0.0.1", port, reuseport=True))
+    local = spawn(stack, parents[0], 0)
+    try:
+        picked = bpf(0, struct.pack("=IIIII", 15, 4, 4, 1, 0))      # a sockmap
+        stack.callback(os.close, picked)
+        prog = bpf_program(stack, 30, 36, [     # BPF_PROG_TYPE_SK_LOOKUP, BPF_SK_LOOKUP
+            (0xBF, 0x16, 0, 0),                         # r6 = r1
+            (0x62, 10, -4, 0),                          # the key
+            (0x18, 0x11, 0, picked), (0, 0, 0, 0),      # r1 = the map
+            (0xBF, 0xA2, 0, 0), (0x07, 2, 0, -4),       # r2 = r10 - 4
+            (0x85, 0, 0, 1),                            # bpf_map_lookup_elem()
+            (0x15, 0, 7, 0),                            # if (r0) {
+            (0xBF, 0x07, 0, 0),                         #     r7 = r0
+            (0xBF, 0x61, 0, 0), (0xBF, 0x72, 0, 0),     #     r1 = r6; r2 = r7
+            (0xB7, 3, 0, 2), (0x85, 0, 0, 124),         #     r3 = NO_REUSEPORT; bpf_sk_assign()
+            (0xBF, 0x71, 0, 0), (0x85, 0, 0, 86),       #     r1 = r7; bpf_sk_release() }
+            (0xB7, 0, 0, 1), (0x95, 0, 0, 0)])          # return SK_PASS
+        with open("/proc/thread-self/ns/net", "rb") as here:
+            link = bpf(28, struct.pack("=IIII", prog, here.fileno(), 36, 0))
+        closing = stack.enter_context(contextlib.ExitStack())
+        closing.callback(os.close, link)
+    except OSError as err:
+        raise Skip("no programs for sk_lookup: %s" % err) from err
+
+    def pick(sock):
+        key, value = ctypes.c_uint32(0), ctypes.c_uint32(sock.fileno())
+        bpf(2, struct.pack("=IIQQQ", picked, 0, ctypes.addressof(key),
+                           ctypes.addressof(value), 0))
+
+    for chosen, server in (parents[1], parents[1]), (parents[0], local):
+        pick(chosen)
+        for _ in range(8):
+            connect(stack, "127.0.0.1", port, 0)
+            assert take(server), "the program chose another"
+    closing.close()
+    for _ in range(8):
+        connect(stack, "127.0.0.1", port, 0)
+        assert local.take()
 
 
 @case
