@@ -19,7 +19,8 @@
 			 BIT(SOCK_LINGER) | BIT(SOCK_BROADCAST) | \
 			 BIT(SOCK_LOCALROUTE) | BIT(SOCK_DBG) | \
 			 BIT(SOCK_ZEROCOPY) | BIT(SOCK_RXQ_OVFL) | \
-			 BIT(SOCK_SELECT_ERR_QUEUE) | BIT(SOCK_NOFCS))
+			 BIT(SOCK_SELECT_ERR_QUEUE) | BIT(SOCK_NOFCS) | \
+			 BIT(SOCK_TSTAMP_NEW))
 
 #define FS_MD5_KEYS_MAX	64
 
@@ -76,6 +77,7 @@ static void fs_copy_sock(struct sock *to, const struct sock *from)
 	FS_COPY(to, from, sk_pacing_rate);
 	FS_COPY(to, from, sk_pacing_status);
 	FS_COPY(to, from, sk_tsflags);
+	FS_COPY(to, from, sk_bind_phc);
 	FS_COPY(to, from, sk_txrehash);
 	to->sk_uid = from->sk_uid;
 	FS_COPY(to, from, sk_bound_dev_if);

@@ -30,6 +30,7 @@ INHERITED = [
     ("SO_MARK", SOL, socket.SO_MARK, 77),
     ("SO_OOBINLINE", SOL, socket.SO_OOBINLINE, 1),
     ("SO_MAX_PACING_RATE", SOL, 47, 10000000),
+    ("SO_TIMESTAMPING_NEW", SOL, 65, 1 << 4 | 1 << 1),  # of what is sent, by software
     ("TCP_NODELAY", TCP, socket.TCP_NODELAY, 1),
     ("TCP_KEEPIDLE", TCP, socket.TCP_KEEPIDLE, 111),
     ("TCP_KEEPINTVL", TCP, socket.TCP_KEEPINTVL, 22),
@@ -89,14 +90,14 @@ def inherited(stack):
 @case
 def inherited6(stack):
     """Accepted connections inherit the options of the application's listener (IPv6)."""
-    check_inherited(stack, "::1", INHERITED[:16] + INHERITED6, False)
+    check_inherited(stack, "::1", INHERITED[:17] + INHERITED6, False)
 
 
 @case
 def inherited_later(stack):
     """Options set later on the application's listener reach its local ones."""
     check_inherited(stack, "127.0.0.1", INHERITED, True)
-    check_inherited(stack, "::1", INHERITED[:16] + INHERITED6, True)
+    check_inherited(stack, "::1", INHERITED[:17] + INHERITED6, True)
 
 
 @case
