@@ -152,6 +152,26 @@ static inline bool fs_bind_sole(const struct inet_bind_bucket *tb,
 	return owners->first == &sk->sk_bind_node && !sk->sk_bind_node.next;
 }
 
+/* Whether bind bucket @tb has such an owner beside @sk; under the bucket's lock. */
+static inline bool fs_bind_other(const struct inet_bind_bucket *tb, const struct sock *sk,
+				 bool (*such)(const struct sock *sk))
+{
+	const struct sock *other;
+#ifdef FS_HAVE_BHASH_NODE
+	const struct inet_bind2_bucket *tb2;
+
+	hlist_for_each_entry(tb2, &tb->bhash2, bhash_node)
+		sk_for_each_bound(other, &tb2->owners)
+			if (other != sk && such(other))
+				return true;
+#else
+	sk_for_each_bound(other, &tb->owners)
+		if (other != sk && such(other))
+			return true;
+#endif
+	return false;
+}
+
 /*
  * The range for connect(): of the socket (IP_LOCAL_PORT_RANGE, 6.3 and late
  * 6.1 updates) or of the namespace.

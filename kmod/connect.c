@@ -34,6 +34,16 @@ static bool fs_bucket_shared(const struct inet_bind_bucket *tb)
 	return tb->fastreuse == -1 && tb->fastreuseport == -1;
 }
 
+/* bind() has given it the port, beside connections: with SO_REUSEADDR only. */
+static bool fs_bound_beside(const struct sock *sk)
+{
+	int state = READ_ONCE(sk->sk_state);
+	/* Its user may set it at any time. */
+	bool reuse = data_race(sk->sk_reuse == SK_CAN_REUSE);
+
+	return state == TCP_LISTEN || (state == TCP_CLOSE && reuse);
+}
+
 static int fs_port_bind(struct sock *sk, int port)
 {
 	struct net *net = sock_net(sk);
@@ -68,10 +78,14 @@ static int fs_port_bind(struct sock *sk, int port)
 	if (err)
 		return -EADDRINUSE;
 
-	/* That has marked it as bound; later connections shall share it. */
+	/*
+	 * That has marked it as bound; later connections shall share it. A mark
+	 * that a bind() has made meanwhile looks the same, and is to stay.
+	 */
 	spin_lock_bh(&head->lock);
 	tb = inet_csk(sk)->icsk_bind_hash;
-	ok = tb->fastreuse == -1 || fs_bind_sole(tb, sk);
+	ok = fs_bind_sole(tb, sk) ||
+	     (tb->fastreuse == -1 && !fs_bind_other(tb, sk, fs_bound_beside));
 	if (ok) {
 		tb->fastreuse = -1;
 		tb->fastreuseport = -1;

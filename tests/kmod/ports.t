@@ -5,8 +5,11 @@ that connect() and bind() go on as if the kernel had chosen them."""
 
 import contextlib
 import errno
+import fcntl
+import mmap
 import os
 import random
+import signal
 import socket
 import struct
 import sys
@@ -274,6 +277,78 @@ def bound_elsewhere(stack):
     refused(errno.EADDRINUSE, tcp(stack).bind, ("198.51.100.1", 40001))
     sock.close()
     tcp(stack).bind(("198.51.100.1", 40001))
+
+
+@case
+def bound_meanwhile(stack):
+    """Who has bound a port just when it was to be given, beside others' connections, can listen."""
+    unshare_net(stack)
+    dummy(stack)
+    ports_range(stack, 40001, 40001)
+    # How far the two of us are, and whether the child has been given the port.
+    mine, childs, given = range(3)
+    state = mmap.mmap(-1, mmap.PAGESIZE)
+    device = os.open("/dev/fastsocket", os.O_RDWR | os.O_CLOEXEC)
+    stack.callback(os.close, device)
+    name = fstest.ctypes.create_string_buffer(sockaddr("198.51.100.10", 80))
+    end = time.monotonic() + 15
+
+    def meet(here, there):
+        state[here] = (state[here] + 1) % 256
+        while (state[there] - state[here]) % 256 > 1:
+            assert time.monotonic() < end + 10
+
+    def child():
+        os.sched_setaffinity(0, {1})
+        while True:
+            with socket.socket() as sock:
+                ask = struct.pack("iIQII", sock.fileno(), 0,
+                                  fstest.ctypes.addressof(name), len(name) - 1, 0)
+                meet(childs, mine)
+                try:
+                    fcntl.ioctl(device, fstest.IOC_PORT, ask)
+                    state[given] = 1
+                except OSError:
+                    state[given] = 0
+                meet(childs, mine)
+                meet(childs, mine)
+
+    pid = os.fork()
+    if not pid:
+        try:
+            child()
+        finally:
+            os._exit(1)
+    stack.callback(os.waitpid, pid, 0)
+    stack.callback(os.kill, pid, signal.SIGKILL)
+
+    stack.enter_context(on_cpu(2))
+    delay = 100
+    first = {"bind": 0, "port": 0}
+    while time.monotonic() < end and sum(first.values()) < 3000:
+        with socket.socket() as other, socket.socket() as sock:
+            other.setblocking(False)
+            assert other.connect_ex(("198.51.100.9", 80)) == errno.EINPROGRESS
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            spins = range(int(delay * random.uniform(0.8, 1.25)))
+            meet(mine, childs)
+            for _ in spins:
+                pass
+            try:
+                sock.bind(("127.0.0.1", 40001))
+                bound = True
+            except OSError:
+                bound = False
+            # Towards where either may be the first.
+            delay = delay * 1.05 + 1 if bound else delay * 0.95
+            first["bind" if bound else "port"] += 1
+            meet(mine, childs)
+            assert bound or state[given]
+            if bound:
+                sock.listen()
+            meet(mine, childs)
+    print("# %r" % first)
+    assert min(first.values()) > 10, first
 
 
 @case
