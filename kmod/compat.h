@@ -152,24 +152,38 @@ static inline bool fs_bind_sole(const struct inet_bind_bucket *tb,
 	return owners->first == &sk->sk_bind_node && !sk->sk_bind_node.next;
 }
 
-/* Whether bind bucket @tb has such an owner beside @sk; under the bucket's lock. */
+/* How many owners of each list are looked at: there may be as many as there are addresses. */
+#define FS_BIND_LATEST	4
+
+static inline bool fs_bind_latest(const struct hlist_head *owners, const struct sock *sk,
+				  bool (*such)(const struct sock *sk))
+{
+	const struct sock *other;
+	int n = 0;
+
+	sk_for_each_bound(other, owners) {
+		if (other != sk && such(other))
+			return true;
+		if (++n == FS_BIND_LATEST)
+			break;
+	}
+	return false;
+}
+
+/* Whether bind bucket @tb has such an owner that has come of late; under the bucket's lock. */
 static inline bool fs_bind_other(const struct inet_bind_bucket *tb, const struct sock *sk,
 				 bool (*such)(const struct sock *sk))
 {
-	const struct sock *other;
 #ifdef FS_HAVE_BHASH_NODE
 	const struct inet_bind2_bucket *tb2;
 
 	hlist_for_each_entry(tb2, &tb->bhash2, bhash_node)
-		sk_for_each_bound(other, &tb2->owners)
-			if (other != sk && such(other))
-				return true;
-#else
-	sk_for_each_bound(other, &tb->owners)
-		if (other != sk && such(other))
+		if (fs_bind_latest(&tb2->owners, sk, such))
 			return true;
-#endif
 	return false;
+#else
+	return fs_bind_latest(&tb->owners, sk, such);
+#endif
 }
 
 /*
