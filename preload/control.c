@@ -50,7 +50,7 @@ static time_t seconds(void)
 }
 
 /* Returns it, or GONE; CLOSED if it cannot be opened for now. */
-static int keep(void)
+static int keep_locked(void)
 {
 	struct fastsocket_info info = {};
 	struct stat st;
@@ -78,6 +78,16 @@ static int keep(void)
 		return fd;
 	syscall(SYS_close, fd);
 	return none;
+}
+
+static int keep(void)
+{
+	int ret;
+
+	lock_acquire();
+	ret = keep_locked();
+	lock_release();
+	return ret;
 }
 
 /* After control_ports() has said yes. EAGAIN: the module has been loaded anew since. */
@@ -116,15 +126,15 @@ static int call_kept(unsigned long cmd, void *arg)
 
 static int call(unsigned long cmd, void *arg)
 {
-	int fd = syscall(SYS_openat, AT_FDCWD, FASTSOCKET_DEVICE,
-			 O_RDWR | O_CLOEXEC);
-	int ret, saved;
+	int fd, ret, saved;
 
-	if (fd < 0)
-		return call_kept(cmd, arg);
-	ret = ioctl(fd, cmd, arg);
+	lock_acquire();
+	fd = syscall(SYS_openat, AT_FDCWD, FASTSOCKET_DEVICE, O_RDWR | O_CLOEXEC);
+	ret = fd < 0 ? call_kept(cmd, arg) : ioctl(fd, cmd, arg);
 	saved = errno;
-	syscall(SYS_close, fd);
+	if (fd >= 0)
+		syscall(SYS_close, fd);
+	lock_release();
 	errno = saved;
 	return ret;
 }

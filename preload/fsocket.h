@@ -24,6 +24,10 @@ void log_stderr(void);
 void logf_at(enum level level, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 
+/* lock.c */
+void lock_acquire(void);
+void lock_release(void);
+
 /* control.c: the module */
 int control_info(struct fastsocket_info *info);
 void control_check(void);
@@ -66,11 +70,11 @@ int listener_add(int epfd, int fd, const struct epoll_event *ev);
 int listener_mod(int epfd, int fd, const struct epoll_event *ev);
 int listener_del(int epfd, int fd, bool waits);
 void listener_settle(void);
-void listener_closed(int fd);
+void listener_closing(unsigned int first, unsigned int last);
+void listener_closed(unsigned int first, unsigned int last);
 void listener_drop_local(int local);
 void listener_drop(int fd);
 void listener_duped(int from, int to);
-int listener_max(void);
 int fd_raise(int fd);
 
 /* port.c: the port that connect() gets */

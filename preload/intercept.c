@@ -7,6 +7,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -253,6 +254,8 @@ static int accept_timeout(int fd)
 	if (getsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, &len) ||
 	    (!tv.tv_sec && !tv.tv_usec))
 		return -1;
+	if (tv.tv_sec >= INT_MAX / 1000)
+		return INT_MAX;
 	return tv.tv_sec * 1000 + (tv.tv_usec + 999) / 1000;
 }
 
@@ -293,10 +296,13 @@ static int accept_any(int fd, struct sockaddr *addr, socklen_t *len, int flags,
 		if (conn < 0 && errno == ENODATA) {
 			if (waited < 0 || told)
 				conn = accept_other(fd, local, addr, len, flags);
-			if (conn < 0)
+			if (conn < 0) {
+				told = false;
 				errno = ENODATA;
+			}
+		} else {
+			told = false;
 		}
-		told = false;
 		if (conn >= 0) {
 			listener_other(conn);
 			return conn;
@@ -337,51 +343,55 @@ API int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 	return accept_any(fd, addr, len, flags, false);
 }
 
+/*
+ * Not by libc, whose close() is where a thread may be cancelled: with the lock
+ * held, and the descriptor closed or not.
+ */
+static int close_known(int fd)
+{
+	int ret, saved;
+
+	pthread_testcancel();
+	lock_acquire();
+	listener_closing(fd, fd);
+	ret = syscall(SYS_close, fd);
+	saved = errno;
+	listener_closed(fd, fd);
+	lock_release();
+	errno = saved;
+	return ret;
+}
+
 API int close(int fd)
 {
 	enum kind k = kind_here(fd);
-	int ret;
 
 	if (k == KIND_LOCAL || control_owns(fd)) {
 		/* Not open, as far as the application goes. */
 		errno = EBADF;
 		return -1;
 	}
-	ret = real()->close(fd);
-	/* After the close: the module then sees the listener gone. */
-	if (k == KIND_LISTENER || k == KIND_EPOLL)
-		listener_closed(fd);
 	/* The next set with this number is another one. */
 	if (waited == fd && listener_ours())
 		waited = -1;
-	return ret;
-}
-
-/* A range that is about to go, and what goes with it once it has. */
-static void closing(unsigned int first, unsigned int last)
-{
-	for (unsigned int fd = first; fd <= last && (int)fd <= listener_max(); fd++)
-		if (kind_here(fd) == KIND_LOCAL)
-			listener_drop_local(fd);
-}
-
-static void closed(unsigned int first, unsigned int last)
-{
-	for (unsigned int fd = first; fd <= last && (int)fd <= listener_max(); fd++)
-		if (kind_here(fd) == KIND_LISTENER || kind_here(fd) == KIND_EPOLL)
-			listener_closed(fd);
+	return k == KIND_LISTENER || k == KIND_EPOLL ? close_known(fd) : real()->close(fd);
 }
 
 API int close_range(unsigned int first, unsigned int last, int flags)
 {
-	bool goes = on && !(flags & CLOSE_RANGE_CLOEXEC) && first <= last;
-	int ret;
+	bool goes = on && !(flags & CLOSE_RANGE_CLOEXEC) && first <= last && listener_ours();
+	int ret, saved;
 
-	if (goes)
-		closing(first, last);
+	if (!goes)
+		return real()->close_range(first, last, flags);
+	lock_acquire();
+	listener_closing(first, last);
 	ret = real()->close_range(first, last, flags);
-	if (goes && !ret)
-		closed(first, last);
+	saved = errno;
+	if (!ret)
+		listener_closed(first, last);
+	lock_release();
+	errno = saved;
 	return ret;
 }
 
@@ -389,11 +399,15 @@ API void closefrom(int first)
 {
 	unsigned int from = first < 0 ? 0 : first;
 
-	if (on)
-		closing(from, ~0U);
+	if (!on || !listener_ours()) {
+		real()->closefrom(first);
+		return;
+	}
+	lock_acquire();
+	listener_closing(from, ~0U);
 	real()->closefrom(first);
-	if (on)
-		closed(from, ~0U);
+	listener_closed(from, ~0U);
+	lock_release();
 }
 
 static void duped(int from, int to)
@@ -422,8 +436,11 @@ static void replaced(int from, int to, int ret)
 {
 	if (ret < 0 || from == to || !on)
 		return;
-	if (kind_here(to) == KIND_LISTENER || kind_here(to) == KIND_EPOLL)
-		listener_closed(to);
+	if (kind_here(to) == KIND_LISTENER || kind_here(to) == KIND_EPOLL) {
+		lock_acquire();
+		listener_closed(to, to);
+		lock_release();
+	}
 	if (to == STDERR_FILENO && listener_ours())
 		log_stderr();
 	duped(from, to);
@@ -504,10 +521,12 @@ struct polling {
 	struct pollfd fds[POLL_ROOM];
 	nfds_t n, extra;
 	int of[POLL_ROOM];
+	bool again;	/* nothing was to say but that a local one has gone meanwhile */
 };
 
 static bool polling(struct polling *p, struct pollfd *fds, nfds_t n)
 {
+	listener_settle();
 	if (!on || !listener_any_local() || !n || n > POLL_MAX ||
 	    !readable(fds, n * sizeof(*fds)))
 		return false;
@@ -539,35 +558,52 @@ static bool polling(struct polling *p, struct pollfd *fds, nfds_t n)
 
 static int polled(struct polling *p, struct pollfd *fds, int ret)
 {
+	p->again = false;
 	if (ret < 0)
 		return ret;
-	for (nfds_t i = 0; i < p->extra; i++)
-		p->fds[p->of[i]].revents |= p->fds[p->n + i].revents;
+	for (nfds_t i = 0; i < p->extra; i++) {
+		short events = p->fds[p->n + i].revents;
+
+		if (events & POLLNVAL)
+			p->again = true;
+		else if (events)
+			told = true;
+		p->fds[p->of[i]].revents |= events & ~POLLNVAL;
+	}
 	ret = 0;
 	for (nfds_t i = 0; i < p->n; i++) {
 		fds[i].revents = p->fds[i].revents;
 		ret += !!fds[i].revents;
 	}
+	p->again &= !ret;
 	return ret;
 }
 
 API int poll(struct pollfd *fds, nfds_t n, int timeout)
 {
 	struct polling p;
+	int ret;
 
-	if (!polling(&p, fds, n))
-		return real()->poll(fds, n, timeout);
-	return polled(&p, fds, real()->poll(p.fds, n + p.extra, timeout));
+	while (polling(&p, fds, n)) {
+		ret = polled(&p, fds, real()->poll(p.fds, n + p.extra, timeout));
+		if (!p.again)
+			return ret;
+	}
+	return real()->poll(fds, n, timeout);
 }
 
 API int ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
 	      const sigset_t *mask)
 {
 	struct polling p;
+	int ret;
 
-	if (!polling(&p, fds, n))
-		return real()->ppoll(fds, n, timeout, mask);
-	return polled(&p, fds, real()->ppoll(p.fds, n + p.extra, timeout, mask));
+	while (polling(&p, fds, n)) {
+		ret = polled(&p, fds, real()->ppoll(p.fds, n + p.extra, timeout, mask));
+		if (!p.again)
+			return ret;
+	}
+	return real()->ppoll(fds, n, timeout, mask);
 }
 
 /* What programs built with _FORTIFY_SOURCE call. */
@@ -588,6 +624,7 @@ API int __ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *timeout
 
 static void selecting(int n, const fd_set *set)
 {
+	listener_settle();
 	if (!on || n <= 0 || !listener_any_local() ||
 	    !readable(set, ((unsigned int)n + 63) / 64 * 8))
 		return;

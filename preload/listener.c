@@ -6,15 +6,13 @@
  * a worker, it has a local listener in the same set with the same event data,
  * and the application's own is there with EPOLLEXCLUSIVE for the slow path.
  *
- * All changes are under one lock with signals blocked, as close() may be called
- * in a handler. Descriptors that are no listeners cost one load.
+ * All changes are under the lock. Descriptors that are no listeners cost one load.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kcmp.h>
 #include <netinet/in.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -35,7 +33,7 @@
 struct waiter {
 	struct waiter *next;
 	int epfd;
-	int fd;			/* as the application named it */
+	int fd;			/* as the application named it; -1: closed since */
 	pid_t tid;
 	struct epoll_event ev;	/* as the application gave it */
 	bool exclusive;		/* we have added EPOLLEXCLUSIVE */
@@ -62,29 +60,9 @@ static struct listener *listeners[FDS];
 static int locals;		/* in this process */
 static bool lost;		/* some waiter is, or has been */
 static int top;			/* highest special descriptor */
-static unsigned int generation;	/* of all locals; see listener_local() */
+static unsigned int generation;	/* of locals and numbers; see listener_local() */
+static pthread_key_t ends;	/* of threads that have local listeners */
 static pid_t self;
-
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static sigset_t signals_before;
-
-static void acquire(void)
-{
-	sigset_t all, before;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_BLOCK, &all, &before);
-	pthread_mutex_lock(&lock);
-	signals_before = before;
-}
-
-static void release(void)
-{
-	sigset_t before = signals_before;
-
-	pthread_mutex_unlock(&lock);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-}
 
 static pid_t gettid_(void)
 {
@@ -96,6 +74,11 @@ static pid_t gettid_(void)
 		of = self;
 	}
 	return tid;
+}
+
+static void changed(void)
+{
+	__atomic_add_fetch(&generation, 1, __ATOMIC_RELEASE);
 }
 
 static void set_kind(int fd, enum kind kind)
@@ -128,11 +111,6 @@ void listener_other(int fd)
 bool listener_any_local(void)
 {
 	return __atomic_load_n(&locals, __ATOMIC_RELAXED) > 0;
-}
-
-int listener_max(void)
-{
-	return top;
 }
 
 static bool is_listener(int fd)
@@ -209,6 +187,19 @@ known:
 	l->fds++;
 	listeners[fd] = l;
 	set_kind(fd, KIND_LISTENER);
+	changed();
+	return l;
+}
+
+/* Under the lock. The record of @fd, if that is the listener that it was. */
+static struct listener *known(int fd)
+{
+	struct listener *l = kinds[fd] == KIND_LISTENER ? listeners[fd] : NULL;
+
+	if (l && l->ino != inode(fd)) {
+		forget(fd);
+		l = NULL;
+	}
 	return l;
 }
 
@@ -217,10 +208,17 @@ bool listener_detect(int fd)
 {
 	enum kind kind = listener_kind(fd);
 	int saved = errno;
+	bool yes = false;
 
 	if (fd < 0 || fd >= FDS || kind == KIND_OTHER || kind == KIND_LOCAL)
 		return false;
-	if (kind == KIND_LISTENER && listeners[fd]->ino == inode(fd))
+	if (kind == KIND_LISTENER) {
+		lock_acquire();
+		yes = known(fd);
+		lock_release();
+		errno = saved;
+	}
+	if (yes)
 		return true;
 	if (!is_listener(fd)) {
 		if (kind == KIND_UNKNOWN)
@@ -229,9 +227,9 @@ bool listener_detect(int fd)
 		return false;
 	}
 	control_check();
-	acquire();
+	lock_acquire();
 	record(fd, true);
-	release();
+	lock_release();
 	errno = saved;
 	return true;
 }
@@ -244,20 +242,30 @@ static void close_ours(int fd)
 
 /*
  * Keep our numbers away from the application's: it gets the lowest ones, as
- * without us. Not far away, as the kernel's table has to reach that far.
+ * without us. Not far away, as the kernel's table has to reach that far. And
+ * in turns: a thread may be about to use the number that another has just closed.
  */
 #define LOCAL_BASE	1024
+#define LOCAL_SPAN	256
 
+/* Under the lock. */
 int fd_raise(int fd)
 {
+	static unsigned int turn;
 	struct rlimit lim;
-	int high, base = LOCAL_BASE;
+	int high, base = LOCAL_BASE, span = LOCAL_SPAN;
 
 	if (getrlimit(RLIMIT_NOFILE, &lim))
 		return fd;
 	if (lim.rlim_cur <= LOCAL_BASE)
 		base = lim.rlim_cur * 3 / 4;
-	high = real()->fcntl(fd, F_DUPFD_CLOEXEC, base);
+	if (lim.rlim_cur < (rlim_t)base + span)
+		span = lim.rlim_cur - base;
+	if (span < 1)
+		return fd;
+	high = real()->fcntl(fd, F_DUPFD_CLOEXEC, base + turn++ % span);
+	if (high < 0)
+		high = real()->fcntl(fd, F_DUPFD_CLOEXEC, base);
 	if (high < 0)
 		return fd;
 	close_ours(fd);
@@ -265,18 +273,56 @@ int fd_raise(int fd)
 }
 
 /* Under the lock, like all below. */
+
+static bool can_be_local(const struct epoll_event *ev)
+{
+	return ev->events & EPOLLIN && !(ev->events & EPOLLONESHOT);
+}
+
+/* As the application's own descriptor is in a set where a local one is, too. */
+static bool exclusive_event(const struct epoll_event *ev, struct epoll_event *own)
+{
+	*own = *ev;
+	if (!can_be_local(ev) || ev->events & ~(EXCLUSIVE_OK | EPOLLRDHUP))
+		return false;
+	own->events = (ev->events & EXCLUSIVE_OK) | EPOLLEXCLUSIVE;
+	return true;
+}
+
+/* Only with a local listener: a wake-up that one has, others have not. */
+static void set_exclusive(struct waiter *w, bool exclusive)
+{
+	struct epoll_event own = w->ev;
+
+	if (w->exclusive == exclusive || w->parked || w->fd < 0 ||
+	    kinds[w->fd] != KIND_LISTENER || (exclusive && !exclusive_event(&w->ev, &own)))
+		return;
+	/* The kernel neither modifies what is exclusive nor makes it so. */
+	if (real()->epoll_ctl(w->epfd, EPOLL_CTL_DEL, w->fd, NULL))
+		return;
+	w->exclusive = exclusive;
+	if (real()->epoll_ctl(w->epfd, EPOLL_CTL_ADD, w->fd, &own) && exclusive) {
+		w->exclusive = false;
+		real()->epoll_ctl(w->epfd, EPOLL_CTL_ADD, w->fd, &w->ev);
+	}
+}
+
 static void drop(struct waiter *w)
 {
-	if (w->local < 0)
+	int local = w->local;
+
+	if (local < 0)
 		return;
+	set_exclusive(w, false);
 	/* Another process may hold the set and, by fork, the file. */
 	if (!w->parked)
-		real()->epoll_ctl(w->epfd, EPOLL_CTL_DEL, w->local, NULL);
-	close_ours(w->local);
-	kinds[w->local] = KIND_UNKNOWN;
+		real()->epoll_ctl(w->epfd, EPOLL_CTL_DEL, local, NULL);
+	/* Before the number is free. */
 	w->local = -1;
+	kinds[local] = KIND_UNKNOWN;
 	locals--;
-	__atomic_add_fetch(&generation, 1, __ATOMIC_RELEASE);
+	changed();
+	close_ours(local);
 }
 
 static bool other_locals(const struct listener *l)
@@ -301,7 +347,7 @@ static void spawn(struct listener *l, struct waiter *w)
 	struct epoll_event ev = w->ev;
 	int cpu, local;
 
-	if (w->local >= 0 || !(ev.events & EPOLLIN) || ev.events & EPOLLONESHOT ||
+	if (w->local >= 0 || w->fd < 0 || w->epfd >= FDS || !can_be_local(&ev) ||
 	    !is_worker(l))
 		return;
 	if (control_info(&info)) {
@@ -332,7 +378,9 @@ static void spawn(struct listener *l, struct waiter *w)
 	w->lost = false;
 	set_kind(local, KIND_LOCAL);
 	locals++;
-	__atomic_add_fetch(&generation, 1, __ATOMIC_RELEASE);
+	changed();
+	pthread_setspecific(ends, w);
+	set_exclusive(w, true);
 	logf_at(LOG_DEBUG, "descriptor %d has local listener %d on CPU %d",
 		w->fd, local, cpu);
 }
@@ -345,6 +393,10 @@ static void forget(int fd)
 
 	listeners[fd] = NULL;
 	kinds[fd] = KIND_UNKNOWN;
+	changed();
+	for (w = l->waiters; w; w = w->next)
+		if (w->fd == fd)
+			w->fd = -1;
 	if (--l->fds)
 		return;
 	while ((w = l->waiters)) {
@@ -366,26 +418,26 @@ static __thread int parked;
 static void park(struct waiter *w, bool waits)
 {
 	w->parked = true;
-	if (w->local < 0 || w->tid != gettid_() || !waits) {
-		drop(w);
+	w->exclusive = false;
+	if (w->local < 0)
 		return;
-	}
 	real()->epoll_ctl(w->epfd, EPOLL_CTL_DEL, w->local, NULL);
-	parked++;
+	if (w->tid == gettid_() && waits)
+		parked++;
+	else
+		drop(w);
 }
 
 static void unpark(struct listener *l, struct waiter *w)
 {
-	struct epoll_event ev = w->ev;
-
 	w->parked = false;
 	if (w->local < 0) {
 		spawn(l, w);
 		return;
 	}
 	parked--;
-	if (!(ev.events & EPOLLIN) || ev.events & EPOLLONESHOT ||
-	    real()->epoll_ctl(w->epfd, EPOLL_CTL_ADD, w->local, &ev))
+	if (!can_be_local(&w->ev) ||
+	    real()->epoll_ctl(w->epfd, EPOLL_CTL_ADD, w->local, &w->ev))
 		drop(w);
 }
 
@@ -408,15 +460,26 @@ static struct waiter *find(struct listener *l, int epfd, int fd)
 	return NULL;
 }
 
-/* The same for a set that the program may know by another number, too. */
+/* Whether @epfd is the waiter's set. Where kcmp() is forbidden, by what is in it. */
+static bool same_set(const struct waiter *w, int epfd)
+{
+	struct epoll_event ev = w->ev;
+	long order = syscall(SYS_kcmp, self, self, KCMP_FILE, epfd, w->epfd);
+
+	if (order >= 0)
+		return !order;
+	ev.events &= ~EPOLLEXCLUSIVE;
+	return w->local >= 0 &&
+	       (!real()->epoll_ctl(epfd, EPOLL_CTL_MOD, w->local, &ev) || errno == EINVAL);
+}
+
+/* Of those that are in a set, which the program may know by another number, too. */
 static struct waiter *find_set(struct listener *l, int epfd, int fd)
 {
-	struct waiter *found = find(l, epfd, fd);
-
-	for (struct waiter *w = l->waiters; w && !found; w = w->next)
-		if (w->fd == fd && !syscall(SYS_kcmp, self, self, KCMP_FILE, epfd, w->epfd))
-			found = w;
-	return found;
+	for (struct waiter *w = l->waiters; w; w = w->next)
+		if (w->fd == fd && !w->parked && (w->epfd == epfd || same_set(w, epfd)))
+			return w;
+	return NULL;
 }
 
 /* Calls that follow another process's or thread's call. */
@@ -431,13 +494,13 @@ void listener_listen(int fd)
 		return;
 	control_check();
 	control_ports();
-	acquire();
+	lock_acquire();
 	again = kinds[fd] == KIND_LISTENER;
 	l = record(fd, false);
 	for (struct waiter *w = l ? l->waiters : NULL; w; w = w->next)
 		if (w->tid == gettid_() && !w->parked)
 			spawn(l, w);
-	release();
+	lock_release();
 	if (again)
 		control_sync(fd);	/* the backlog may be new */
 	errno = saved;
@@ -477,23 +540,22 @@ static bool is_back(const struct waiter *w)
  */
 int listener_local(int fd, int epfd)
 {
-	static __thread struct {
+	/* A handler may accept, too: what it leaves here is another generation's or number's. */
+	static __thread volatile struct {
 		int fd, epfd, local;
 		unsigned int generation;
 	} last = { -1, -1, -1, 0 };
 	unsigned int now = __atomic_load_n(&generation, __ATOMIC_ACQUIRE);
+	int local = last.local, best = 0;
 	struct listener *l;
-	int best = 0;
 
 	if (last.fd == fd && last.epfd == epfd && last.generation == now &&
-	    (last.local >= 0 || !look_again()))
-		return last.local;
+	    (local >= 0 || !look_again()))
+		return local;
 
-	last.fd = fd;
-	last.epfd = epfd;
-	last.local = -1;
-	acquire();
-	l = kinds[fd] == KIND_LISTENER ? listeners[fd] : NULL;
+	local = -1;
+	lock_acquire();
+	l = known(fd);
 	for (struct waiter *w = l ? l->waiters : NULL; w; w = w->next) {
 		int rank = w->epfd == epfd ? 3 : w->tid == gettid_() ? 2 : 1;
 
@@ -503,12 +565,15 @@ int listener_local(int fd, int epfd)
 			spawn(l, w);
 		if (w->local >= 0 && rank > best) {
 			best = rank;
-			last.local = w->local;
+			local = w->local;
 		}
 	}
+	last.fd = fd;
+	last.epfd = epfd;
+	last.local = local;
 	last.generation = __atomic_load_n(&generation, __ATOMIC_ACQUIRE);
-	release();
-	return last.local;
+	lock_release();
+	return local;
 }
 
 /* The next local listener of @fd in this process after @after, or -1. */
@@ -517,44 +582,36 @@ int listener_next_local(int fd, int after)
 	struct listener *l;
 	int next = -1;
 
-	acquire();
-	l = kinds[fd] == KIND_LISTENER ? listeners[fd] : NULL;
+	lock_acquire();
+	l = known(fd);
 	for (struct waiter *w = l ? l->waiters : NULL; w; w = w->next)
 		if (w->local > after && (next < 0 || w->local < next))
 			next = w->local;
-	release();
+	lock_release();
 	return next;
-}
-
-static struct epoll_event shared(const struct epoll_event *ev, bool *exclusive)
-{
-	struct epoll_event own = *ev;
-
-	*exclusive = ev->events & EPOLLIN && !(ev->events & (EPOLLONESHOT | EPOLLEXCLUSIVE));
-	if (*exclusive)
-		own.events = (own.events & EXCLUSIVE_OK) | EPOLLEXCLUSIVE;
-	return own;
 }
 
 int listener_add(int epfd, int fd, const struct epoll_event *ev)
 {
-	struct listener *l;
+	struct epoll_event own = *ev;
 	struct waiter *w = NULL;
-	struct epoll_event own;
+	struct listener *l;
 	bool exclusive;
 	int ret, saved;
 
-	acquire();
-	own = shared(ev, &exclusive);
+	lock_acquire();
+	l = known(fd);
+	w = l ? find(l, epfd, fd) : NULL;
+	exclusive = w && w->parked && w->tid == gettid_() && w->local >= 0 &&
+		    exclusive_event(ev, &own);
 	ret = real()->epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &own);
 	saved = errno;
-	l = kinds[fd] == KIND_LISTENER ? listeners[fd] : NULL;
 	if (ret || !l)
 		goto out;
 
-	w = find(l, epfd, fd);
 	if (w && (!w->parked || w->tid != gettid_())) {
 		/* The set has been closed unseen, or is filled by another thread. */
+		w->exclusive = false;
 		remove_waiter(l, w);
 		w = NULL;
 	}
@@ -572,7 +629,7 @@ int listener_add(int epfd, int fd, const struct epoll_event *ev)
 	w->exclusive = exclusive;
 	unpark(l, w);
 out:
-	release();
+	lock_release();
 	errno = saved;
 	return ret;
 }
@@ -584,7 +641,7 @@ void listener_settle(void)
 
 	if (!parked)
 		return;
-	acquire();
+	lock_acquire();
 	for (int i = 0; parked && i <= top; i++) {
 		if (kinds[i] != KIND_LISTENER)
 			continue;
@@ -593,50 +650,49 @@ void listener_settle(void)
 				drop(w);
 	}
 	parked = 0;
-	release();
+	lock_release();
 	errno = saved;
 }
 
 int listener_mod(int epfd, int fd, const struct epoll_event *ev)
 {
+	struct epoll_event own = *ev;
 	struct listener *l;
 	struct waiter *w;
-	struct epoll_event own;
-	bool exclusive;
 	int ret, saved;
 
-	acquire();
-	own = shared(ev, &exclusive);
-	l = kinds[fd] == KIND_LISTENER ? listeners[fd] : NULL;
+	lock_acquire();
+	l = known(fd);
 	w = l ? find_set(l, epfd, fd) : NULL;
 	/* The kernel does not modify what the application made exclusive. */
-	if (!w || w->parked || (w->ev.events | ev->events) & EPOLLEXCLUSIVE) {
-		ret = real()->epoll_ctl(epfd, EPOLL_CTL_MOD, fd, (struct epoll_event *)ev);
+	if (!w || (w->ev.events | ev->events) & EPOLLEXCLUSIVE) {
+		ret = real()->epoll_ctl(epfd, EPOLL_CTL_MOD, fd, &own);
 		saved = errno;
 		goto out;
 	}
 
-	/* Nor what we have made so, nor to that. */
-	if (w->exclusive || exclusive) {
+	/* Nor what we have made so. */
+	if (w->exclusive) {
 		ret = real()->epoll_ctl(epfd, EPOLL_CTL_DEL, fd, NULL);
-		if (!ret)
+		if (!ret) {
+			w->exclusive = w->local >= 0 && exclusive_event(ev, &own);
 			ret = real()->epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &own);
+		}
 	} else {
 		ret = real()->epoll_ctl(epfd, EPOLL_CTL_MOD, fd, &own);
 	}
 	saved = errno;
 	if (ret)
 		goto out;
-	w->exclusive = exclusive;
 	w->ev = *ev;
-	if (!(ev->events & EPOLLIN) || ev->events & EPOLLONESHOT)
+	if (!can_be_local(ev))
 		drop(w);
 	else if (w->local >= 0)
 		real()->epoll_ctl(epfd, EPOLL_CTL_MOD, w->local, &w->ev);
 	else if (w->tid == gettid_())
 		spawn(l, w);
 out:
-	release();
+	lock_release();
 	errno = saved;
 	return ret;
 }
@@ -648,53 +704,24 @@ int listener_del(int epfd, int fd, bool waits)
 	struct waiter *w;
 	int ret, saved;
 
-	acquire();
+	lock_acquire();
+	l = known(fd);
+	w = l ? find_set(l, epfd, fd) : NULL;
 	ret = real()->epoll_ctl(epfd, EPOLL_CTL_DEL, fd, NULL);
 	saved = errno;
-	l = kinds[fd] == KIND_LISTENER ? listeners[fd] : NULL;
-	w = l && !ret ? find_set(l, epfd, fd) : NULL;
-	if (w)
+	if (w && !ret)
 		park(w, waits);
-	release();
+	lock_release();
 	errno = saved;
 	return ret;
 }
 
-/* @fd, of a kind of ours, has been closed by the application. */
-void listener_closed(int fd)
-{
-	int saved = errno;
-
-	acquire();
-	switch (kinds[fd]) {
-	case KIND_LISTENER:
-		forget(fd);
-		break;
-	case KIND_EPOLL:
-		kinds[fd] = KIND_UNKNOWN;
-		for (int i = 0; i <= top; i++) {
-			struct waiter *w, *next;
-
-			if (kinds[i] != KIND_LISTENER)
-				continue;
-			for (w = listeners[i]->waiters; w; w = next) {
-				next = w->next;
-				if (w->epfd == fd)
-					remove_waiter(listeners[i], w);
-			}
-		}
-		break;
-	}
-	release();
-	errno = saved;
-}
-
-/* The application is about to take its number, or the module went under it. */
+/* The module went under it. */
 void listener_drop_local(int local)
 {
 	int saved = errno;
 
-	acquire();
+	lock_acquire();
 	for (int i = 0; i <= top; i++)
 		if (kinds[i] == KIND_LISTENER)
 			for (struct waiter *w = listeners[i]->waiters; w; w = w->next)
@@ -703,8 +730,68 @@ void listener_drop_local(int local)
 					w->lost = true;
 					__atomic_store_n(&lost, true, __ATOMIC_RELAXED);
 				}
-	release();
+	lock_release();
 	errno = saved;
+}
+
+static bool within(int fd, unsigned int first, unsigned int last)
+{
+	return fd >= 0 && (unsigned int)fd >= first && (unsigned int)fd <= last;
+}
+
+/**
+ * listener_closing() - descriptors are about to be closed
+ * @first: the first of them
+ * @last: the last of them
+ *
+ * The lock is held until they are, and listener_closed() has been told: another
+ * thread may have such a number for something else as soon as it is free. A local
+ * listener goes before its set, which may live on by another number, and before
+ * the application takes its number. Those of a listener go after it, so that the
+ * module sees it gone; what is left of it in the sets is as the application put it.
+ */
+void listener_closing(unsigned int first, unsigned int last)
+{
+	for (int i = 0; i <= top; i++) {
+		if (kinds[i] != KIND_LISTENER)
+			continue;
+		for (struct waiter *w = listeners[i]->waiters; w; w = w->next) {
+			if (within(w->local, first, last)) {
+				w->lost = true;
+				__atomic_store_n(&lost, true, __ATOMIC_RELAXED);
+				drop(w);
+			} else if (within(w->epfd, first, last)) {
+				drop(w);
+			} else if (w->local >= 0 && within(w->fd, first, last)) {
+				set_exclusive(w, false);
+			}
+		}
+	}
+}
+
+/* They have been. */
+void listener_closed(unsigned int first, unsigned int last)
+{
+	for (unsigned int fd = first; fd <= last && fd <= (unsigned int)top; fd++) {
+		if (kinds[fd] == KIND_LISTENER)
+			forget(fd);
+		if (kinds[fd] != KIND_EPOLL)
+			continue;
+		kinds[fd] = KIND_UNKNOWN;
+		for (int i = 0; i <= top; i++) {
+			struct waiter *w, *next;
+
+			if (kinds[i] != KIND_LISTENER)
+				continue;
+			for (w = listeners[i]->waiters; w; w = next) {
+				next = w->next;
+				if (w->epfd != (int)fd)
+					continue;
+				w->exclusive = false;
+				remove_waiter(listeners[i], w);
+			}
+		}
+	}
 }
 
 /* This process serves @fd the slow way from now on. */
@@ -712,11 +799,11 @@ void listener_drop(int fd)
 {
 	int saved = errno;
 
-	acquire();
+	lock_acquire();
 	if (kinds[fd] == KIND_LISTENER)
 		for (struct waiter *w = listeners[fd]->waiters; w; w = w->next)
 			drop(w);
-	release();
+	lock_release();
 	errno = saved;
 }
 
@@ -728,15 +815,16 @@ void listener_duped(int from, int to)
 	if (to < 0 || to >= FDS || (!listens && kinds[to] != KIND_OTHER) ||
 	    !listener_ours())
 		return;
-	acquire();
+	lock_acquire();
 	if (kinds[from] == KIND_LISTENER && kinds[to] <= KIND_OTHER) {
 		listeners[to] = listeners[from];
 		listeners[to]->fds++;
 		set_kind(to, KIND_LISTENER);
+		changed();
 	} else if (kinds[to] == KIND_OTHER) {
 		set_kind(to, KIND_UNKNOWN);
 	}
-	release();
+	lock_release();
 	errno = saved;
 }
 
@@ -764,12 +852,28 @@ static void child(void)
 		}
 	}
 	locals = 0;
-	generation++;
-	release();
+	changed();
+	lock_release();
+}
+
+/* A thread ends: nobody will come for what its local listeners get. */
+static void ended(void *unused)
+{
+	(void)unused;
+	lock_acquire();
+	for (int i = 0; i <= top; i++)
+		if (kinds[i] == KIND_LISTENER)
+			for (struct waiter *w = listeners[i]->waiters; w; w = w->next)
+				if (w->tid == gettid_()) {
+					drop(w);
+					w->tid = 0;
+				}
+	lock_release();
 }
 
 void listener_init(void)
 {
 	self = getpid();
-	pthread_atfork(acquire, release, child);
+	pthread_key_create(&ends, ended);
+	pthread_atfork(lock_acquire, lock_release, child);
 }

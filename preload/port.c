@@ -4,8 +4,8 @@
  * module chooses it and binds the socket to it; the connect() that follows is
  * the kernel's own, with all that it checks and all that it answers.
  *
- * As connect() may be called in a signal handler, nothing here locks or
- * allocates.
+ * As connect() may be called in a signal handler, nothing here allocates, or locks
+ * without signals blocked.
  */
 #include <errno.h>
 #include <netinet/in.h>

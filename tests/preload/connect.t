@@ -4,47 +4,22 @@
 sees what it would see without. This program is its own subject, with a shim
 below the library that counts, and answers for the module where told to."""
 
+import array
 import os
+import select
+import signal
 import sys
-
-LIBS = "%s:%s" % (os.environ["FASTSOCKET_LIB"], os.environ["FASTSOCKET_SHIM"])
-if os.environ.get("LD_PRELOAD") != LIBS:
-    os.environ["LD_PRELOAD"] = LIBS
-    os.execv(sys.argv[0], sys.argv)
-del os.environ["LD_PRELOAD"]    # what the cases start is plain
-
-import array  # noqa: E402
-import select  # noqa: E402
-import signal  # noqa: E402
-import threading  # noqa: E402
+import threading
 
 here = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, here)
 sys.path.insert(0, os.path.join(here, "..", "kmod"))
+from shimmed import LIBS, shim  # noqa: E402
 from fstest import *  # noqa: E402,F403 pylint: disable=W,C
 
 REPLACE, RELEASE = PORT_REPLACE, PORT_RELEASE
 GIVEN, REAL = 0, -1     # the shim's answers beside errnos
 KEEPS = (errno.EINPROGRESS, errno.EINTR, errno.EALREADY, errno.EISCONN)
-
-
-class Shim:
-    """The shim's variables, as attributes; flags of what was asked since reset()."""
-
-    def __getattr__(self, name):
-        return ctypes.c_int.in_dll(libc, "shim_" + name).value
-
-    def __setattr__(self, name, value):
-        ctypes.c_int.in_dll(libc, "shim_" + name).value = value
-
-    def reset(self, answer):
-        self.answer = answer
-        self.asked = self.connects = self.opens = self.fail = self.version = 0
-
-    def flags(self):
-        return list((ctypes.c_uint * 64).in_dll(libc, "shim_flags")[:self.asked])
-
-
-shim = Shim()
 
 
 def server(stack, addr="127.0.0.1"):
@@ -536,12 +511,12 @@ def unloaded_busy(stack):
                     wrong.append(err)
                 made.append(cpu)
     each = [threading.Thread(target=connects, args=(cpu,)) for cpu in range(4)]
+    d = Delta()
     for thread in each:
         thread.start()
     try:
+        wait_for(lambda: d.connect_local > 20, 30)
         for _ in range(5):
-            d = Delta()
-            wait_for(lambda: d.connect_local > 20, 30)
             run("rmmod", "fastsocket")
             n = len(made)
             wait_for(lambda: len(made) > n + 20, 30)
@@ -549,6 +524,8 @@ def unloaded_busy(stack):
             steer(socket.if_nametoindex("blackhole"), STEER_PORT, range(4))
             with contextlib.ExitStack() as more:
                 become_worker(more)
+            d = Delta()
+            wait_for(lambda: d.connect_local > 20, 30)
     finally:
         stop.set()
         for thread in each:

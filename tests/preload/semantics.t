@@ -16,6 +16,7 @@ del os.environ["LD_PRELOAD"]    # what the cases start is plain
 
 import array  # noqa: E402
 import re  # noqa: E402
+import resource  # noqa: E402
 import select  # noqa: E402
 import shutil  # noqa: E402
 import signal  # noqa: E402
@@ -207,6 +208,109 @@ def taken_out(stack):
 
 
 @case
+def out_while_spawning(stack):
+    """A listener that is taken out of a set is out of it, also while a child that another thread starts has all descriptors."""
+    parent, ep = worker(stack)
+    fifo = os.path.join(tempfile.mkdtemp(), "fifo")
+    os.mkfifo(fifo)
+    actions, pid = ctypes.create_string_buffer(1024), ctypes.c_int()
+    libc.posix_spawn_file_actions_init(actions)
+    libc.posix_spawn_file_actions_addopen(actions, 0, fifo.encode(), os.O_RDONLY, 0)
+    argv = (ctypes.c_char_p * 2)(b"true", None)
+    thread = threading.Thread(target=libc.posix_spawn, args=(
+        ctypes.byref(pid), b"/bin/true", actions, None, argv, None))
+    thread.start()
+    time.sleep(0.3)
+    try:
+        ep.unregister(parent.fileno())
+        fill(stack, parent, 0)
+        assert not ready(ep, 0.3)
+    finally:
+        os.close(os.open(fifo, os.O_WRONLY))
+        thread.join()
+        os.waitpid(pid.value, 0)
+    assert take(parent)
+
+
+@case
+def own_numbers(stack):
+    """A local listener does not have the number of one that has just been closed: another thread may be about to use it."""
+    parent, ep = worker(stack)
+    before = set(os.listdir("/proc/self/fd"))
+    ep.modify(parent.fileno(), 0)
+    gone = before - set(os.listdir("/proc/self/fd"))
+    ep.modify(parent.fileno(), IN)
+    assert len(gone) == 1 and not gone & set(os.listdir("/proc/self/fd"))
+
+
+@case
+def new_listener(stack):
+    """A listener with the number that another has had accepts its own connections only."""
+    parent, _ = worker(stack)
+    fill(stack, parent, 0)
+    assert take_all(stack, parent) == 1
+    name, number = parent.getsockname(), parent.fileno()
+    second = stack.enter_context(socket.socket(fileno=os.dup(number)))
+    parent.close()
+    other = listener(stack)
+    assert other.fileno() == number
+    connect(stack, *name, cpu=0)
+    assert take_all(stack, other) == 0 and take(second)
+
+
+@case
+def another_number(stack):
+    """A listener with a number that another has had, which had no local one, accepts what its own has."""
+    parent, ep = worker(stack)
+    other = listener(stack)
+    assert not ready(ep, 0) and take_all(stack, other) == 0
+    os.dup2(parent.fileno(), other.fileno())
+    parent.close()
+    connect(stack, *other.getsockname(), cpu=0)
+    assert ready(ep)
+    assert take_all(stack, other) == 1
+
+
+def told_first(stack, parent, cpus):
+    """Two threads with sets of their own wait for one listener. A client on CPU 2; the sets:
+    first that of who is told, then the other."""
+    sets, told = [], []
+
+    def waits(cpu, ep):
+        os.sched_setaffinity(0, {cpu})
+        ep.register(parent.fileno(), IN)
+        sets.append(ep)
+        if ready(ep, 10):
+            told.append(ep)
+    for cpu in cpus:
+        ep = stack.enter_context(select.epoll())
+        thread = threading.Thread(target=waits, args=(cpu, ep))
+        thread.start()
+        stack.callback(thread.join)
+        wait_for(lambda ep=ep: ep in sets)
+        time.sleep(0.3)
+    connect(stack, *parent.getsockname(), cpu=2)
+    wait_for(lambda: told)
+    time.sleep(0.3)
+    return told, sets
+
+
+@case
+def all_told(stack):
+    """Without local listeners, each set is told of a connection, as the program has it."""
+    sysctl_for(stack, "net.fastsocket.listen_spawn", 0)
+    told, sets = told_first(stack, listener(stack), (0, 1))
+    assert len(told) == len(sets) == 2
+
+
+@case
+def passed_on(stack):
+    """A thread that has been told of another core's connection, and ends: another one is told."""
+    told, sets = told_first(stack, listener(stack), (0, 1))
+    wait_for(lambda: len(told) == len(sets) == 2)
+
+
+@case
 def two_sets(stack):
     """One listener in two epoll sets: both report, closing one leaves the other whole."""
     parent, ep = worker(stack)
@@ -369,6 +473,8 @@ def ranges(stack):
     """close_range() over our numbers leaves the listener served; over the listener it closes all."""
     parent, ep = worker(stack)
     fill(stack, parent, 0)
+    assert libc.close_range(ctypes.c_uint(1 << 31), ctypes.c_uint(0xffffffff), 0) == 0
+    assert is_local(parent)
     assert libc.close_range(512, 0x7fffffff, 0) == 0
     assert is_local(parent, 0)
     fill(stack, parent, 0, 1)
@@ -520,6 +626,12 @@ def duplicate_set(stack):
     assert not ready(ep, 0.1)
     second.register(parent.fileno(), IN)
     assert ready(ep) and take_all(stack, parent) == 2
+    # It lives on by its second number.
+    ep.modify(parent.fileno(), IN)
+    ep.close()
+    second.modify(parent.fileno(), IN | ET)
+    fill(stack, parent, 0, 1)
+    assert ready(second) and take_all(stack, parent) == 2
 
 
 @case
@@ -913,6 +1025,69 @@ def handed_over(stack):
     fill(stack, parent, 2)
     thread.join()
     assert got == [1]
+
+
+@case
+def handed_over_at_edge(stack):
+    """The same where the set is edge-triggered: who accepts for it until EAGAIN leaves nothing."""
+    parent, ep = worker(stack, IN | ET)
+    wake, waker = socket.socketpair()
+    stack.enter_context(wake)
+    stack.enter_context(waker)
+    got = []
+
+    def wait_and_accept():
+        os.sched_setaffinity(0, {2})
+        with select.epoll() as own:
+            own.register(parent.fileno(), IN | ET)
+            own.register(wake.fileno(), IN)
+            own.poll(10)
+            got.append(take_all(stack, parent))
+    thread = threading.Thread(target=wait_and_accept)
+    thread.start()
+    stack.callback(thread.join)
+    wait_for(lambda: is_local(parent, 2))
+    fill(stack, parent, 0, 0, 0)
+    assert ready(ep)
+    waker.send(b"x")
+    thread.join()
+    assert got == [3]
+
+
+@case
+def ended_thread(stack):
+    """A thread that has ended has no local listener, though its set is open."""
+    parent = listener(stack)
+    sets = []
+
+    def thread_of():
+        os.sched_setaffinity(0, {0})
+        sets.append(stack.enter_context(select.epoll()))
+        sets[0].register(parent.fileno(), IN)
+        sets.append(is_local(parent))
+    thread = threading.Thread(target=thread_of)
+    thread.start()
+    thread.join()
+    assert sets[1]
+    wait_for(lambda: is_local(parent, 0))
+    fill(stack, parent, 0)
+    assert ready(sets[0]) and take_all(stack, parent) == 1
+
+
+@case
+def high_set(stack):
+    """A set whose number is beyond what the library looks at has no local listener."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (70000, max(70000, before[1])))
+    stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, before)
+    stack.enter_context(on_cpu(0))
+    parent = listener(stack)
+    with select.epoll() as low:
+        ep = stack.enter_context(select.epoll.fromfd(fcntl.fcntl(low, fcntl.F_DUPFD, 66000)))
+    ep.register(parent.fileno(), IN)
+    assert is_local(parent, 0)
+    fill(stack, parent, 0)
+    assert ready(ep) and take_all(stack, parent) == 1
 
 
 @case

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Stands between the library and the kernel: counts what connect() asks of
- * the module, and gives other answers where a test wants them.
+ * the module, and gives other answers, or gives others time, where a test wants it.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -9,6 +9,7 @@
 #include <netinet/in.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -27,6 +28,31 @@ int shim_answer = -1;		/* errno of IOC_PORT; -1: the module's own answer */
 int shim_connects;		/* calls of the kernel's connect() */
 int shim_fail;			/* how many of the next of them fail ... */
 int shim_fail_errno;		/* ... with this */
+int shim_no_kcmp;		/* as where seccomp forbids it */
+int shim_pause_open;		/* a second when one of the module's files is open */
+int shim_pause_close = -1;	/* a second after close() of this descriptor */
+int shim_paused;		/* threads that do so now */
+
+static void pause_if(bool asked)
+{
+	if (!asked)
+		return;
+	__atomic_add_fetch(&shim_paused, 1, __ATOMIC_RELAXED);
+	sleep(1);
+	__atomic_sub_fetch(&shim_paused, 1, __ATOMIC_RELAXED);
+}
+
+int close(int fd)
+{
+	static int (*next)(int);
+	int ret;
+
+	if (!next)
+		next = dlsym(RTLD_NEXT, "close");
+	ret = next(fd);
+	pause_if(fd == shim_pause_close);
+	return ret;
+}
 
 int ioctl(int fd, unsigned long cmd, ...)
 {
@@ -59,7 +85,8 @@ long syscall(long number, ...)
 {
 	static long (*next)(long, ...);
 	va_list args;
-	long a[6];
+	long a[6], ret;
+	bool opens;
 
 	va_start(args, number);
 	for (int i = 0; i < 6; i++)
@@ -67,14 +94,22 @@ long syscall(long number, ...)
 	va_end(args);
 	if (!next)
 		next = dlsym(RTLD_NEXT, "syscall");
-	if (number == SYS_openat && (!strcmp((const char *)a[1], FASTSOCKET_DEVICE) ||
-				     !strcmp((const char *)a[1], FASTSOCKET_PROC)))
+	opens = number == SYS_openat && (!strcmp((const char *)a[1], FASTSOCKET_DEVICE) ||
+					 !strcmp((const char *)a[1], FASTSOCKET_PROC));
+	if (opens)
 		shim_opens++;
-	if (number == SYS_openat && shim_no_proc && !strcmp((const char *)a[1], FASTSOCKET_PROC)) {
+	if (opens && shim_no_proc && !strcmp((const char *)a[1], FASTSOCKET_PROC)) {
 		errno = ENOENT;
 		return -1;
 	}
-	return next(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+	if (number == SYS_kcmp && shim_no_kcmp) {
+		errno = EPERM;
+		return -1;
+	}
+	ret = next(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+	pause_if((opens && ret >= 0 && shim_pause_open) ||
+		 (number == SYS_close && a[0] == shim_pause_close));
+	return ret;
 }
 
 int connect(int fd, const struct sockaddr *addr, socklen_t len)
