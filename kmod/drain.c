@@ -192,7 +192,7 @@ static bool fs_drain_done(struct fs_local *l)
 	if (time_after(jiffies, l->deadline) || READ_ONCE(fs_drain_now))
 		return true;
 	/* The first grace period only ends the table's readers. */
-	return l->graces > 1 && l->idle && reqsk_queue_empty(fs_queue(l->sk));
+	return l->graces > 1 && l->idle && !fs_waits(l->sk);
 }
 
 static void fs_drain_work(struct work_struct *work)
@@ -204,7 +204,7 @@ static void fs_drain_work(struct work_struct *work)
 
 	mutex_lock(&fs_mutex);
 	list_for_each_entry(l, &fs_draining, list) {
-		l->idle = !reqsk_queue_len(fs_queue(l->sk));
+		l->idle = !reqsk_queue_len(fs_queue(l->sk)) && !fs_waits(l->sk);
 		l->fresh = false;
 		wait |= l->idle || l->graces < 2;
 	}
@@ -214,7 +214,7 @@ static void fs_drain_work(struct work_struct *work)
 	 * An ACK that another CPU is processing leaves the half-open count
 	 * before it enters the accept queue: see inet_csk_complete_hashdance().
 	 * Expedited, because until then the port is held; and not for those that
-	 * only wait for their half-open connections.
+	 * only wait for their clients, half-open or by Fast Open.
 	 */
 	if (wait)
 		synchronize_rcu_expedited();
@@ -237,8 +237,7 @@ static void fs_drain_work(struct work_struct *work)
 			continue;
 		}
 		again = true;
-		/* A Fast Open connection may wait for its client. */
-		if (l->graces < 2 || (l->idle && reqsk_queue_empty(fs_queue(l->sk))))
+		if (l->graces < 2 || (l->idle && !fs_waits(l->sk)))
 			quick = true;
 	}
 	/* Looking through long queues is to leave the mutex to others half of the time. */

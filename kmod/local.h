@@ -113,7 +113,7 @@ enum fs_state {
  * @accepted: connections taken from its own queue
  * @deadline: jiffies at which a draining listener is released regardless
  * @graces: RCU grace periods seen since it started to drain
- * @idle: had no half-open connection before the last of them
+ * @idle: had no connection, half-open or in its queue, before the last of them
  * @fresh: started to drain after the current grace period began
  * @rcu: for freeing
  *

@@ -251,6 +251,23 @@ def fastopen_pending(stack):
     assert among < 2 * alone + 0.05 * SLOW, (alone, among)
 
 
+@case
+def fastopen_waits(stack):
+    """A closed local listener that waits for Fast Open handshakes alone asks for no RCU grace periods."""
+    floodable(stack)
+    sysctl("net.ipv4.tcp_fastopen", 0x203)
+    parent = listener(stack, setup=lambda s: s.setsockopt(TCP, TCP_FASTOPEN, 16))
+    local = spawn(stack, parent, 0)
+    with on_cpu(0):
+        flood(port_of(parent), 4, data=b"x")
+    assert listeners_of(port_of(parent))[0]["queue"] == "4"
+    calls = Calls(stack, "synchronize_rcu_expedited")
+    local.close()
+    time.sleep(2)
+    assert listeners_of(port_of(parent))[0]["queue"] == "4"
+    assert calls.hits() < 20, calls.hits()
+
+
 def with_key(peer):
     """For a socket: it has a key for @peer."""
     return lambda sock: sock.setsockopt(TCP, TCP_MD5SIG, md5_key(peer, b"secret"))
