@@ -319,6 +319,11 @@ def on_cpu(cpu):
         os.sched_setaffinity(0, old)
 
 
+# Of neighbouring source ports all may have the same few hashes: the key is any, and one for
+# as long as the machine runs.
+SPREAD = range(10000, 60000, 823)
+
+
 def connect(stack, addr, port, cpu=None, timeout=5, sport=0, setup=None):
     family = socket.AF_INET6 if ":" in addr else socket.AF_INET
     sock = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))

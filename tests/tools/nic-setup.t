@@ -200,8 +200,7 @@ def rules_steer(stack):
             client.close()
     server = listener(stack, "10.9.1.1", port=8080)
     used = set()
-    # Neighbouring ports may all have the same few hashes, as the key is any.
-    for sport in range(10000, 10000 + 24 * 823, 823):
+    for sport in SPREAD:
         with in_netns("far"):
             connect(stack, "10.9.1.1", 8080, sport=sport)
         used.add(take(server).getsockopt(socket.SOL_SOCKET, socket.SO_INCOMING_CPU))
