@@ -260,7 +260,7 @@ def fastopen_waits(stack):
     local = spawn(stack, parent, 0)
     with on_cpu(0):
         flood(port_of(parent), 4, data=b"x")
-    assert listeners_of(port_of(parent))[0]["queue"] == "4"
+    wait_for(lambda: listeners_of(port_of(parent))[0]["queue"] == "4")
     calls = Calls(stack, "synchronize_rcu_expedited")
     local.close()
     time.sleep(2)
