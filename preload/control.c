@@ -41,7 +41,8 @@ bool control_owns(int fd)
 	return fd >= 0 && fd == __atomic_load_n(&kept, __ATOMIC_RELAXED) && is_kept(fd);
 }
 
-static time_t seconds(void)
+/* Of a clock that is cheap to look at, and that nobody sets. */
+time_t seconds(void)
 {
 	struct timespec now;
 

@@ -13,6 +13,7 @@
 #include <sys/epoll.h>
 #include <sys/select.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #include "fastsocket.h"
 
@@ -29,6 +30,7 @@ void lock_acquire(void);
 void lock_release(void);
 
 /* control.c: the module */
+time_t seconds(void);
 int control_info(struct fastsocket_info *info);
 void control_check(void);
 int control_spawn(int listen_fd, int *cpu);

@@ -18,7 +18,6 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "fsocket.h"
@@ -344,10 +343,9 @@ static bool is_worker(const struct listener *l)
 static void spawn(struct listener *l, struct waiter *w)
 {
 	struct fastsocket_info info;
-	struct epoll_event ev = w->ev;
 	int cpu, local;
 
-	if (w->local >= 0 || w->fd < 0 || w->epfd >= FDS || !can_be_local(&ev) ||
+	if (w->local >= 0 || w->fd < 0 || w->epfd >= FDS || !can_be_local(&w->ev) ||
 	    !is_worker(l))
 		return;
 	if (control_info(&info)) {
@@ -368,7 +366,7 @@ static void spawn(struct listener *l, struct waiter *w)
 		return;
 	}
 	local = fd_raise(local);
-	if (local >= FDS || real()->epoll_ctl(w->epfd, EPOLL_CTL_ADD, local, &ev)) {
+	if (local >= FDS || real()->epoll_ctl(w->epfd, EPOLL_CTL_ADD, local, &w->ev)) {
 		close_ours(local);
 		return;
 	}
@@ -441,6 +439,7 @@ static void unpark(struct listener *l, struct waiter *w)
 		drop(w);
 }
 
+/* What the set had of it has gone, or is another's. */
 static void remove_waiter(struct listener *l, struct waiter *w)
 {
 	struct waiter **p = &l->waiters;
@@ -448,6 +447,7 @@ static void remove_waiter(struct listener *l, struct waiter *w)
 	while (*p != w)
 		p = &(*p)->next;
 	*p = w->next;
+	w->exclusive = false;
 	drop(w);
 	give(&spare_waiters, w);
 }
@@ -514,7 +514,7 @@ static bool look_again(void)
 
 	if (!__atomic_load_n(&lost, __ATOMIC_RELAXED))
 		return false;
-	now = time(NULL);
+	now = seconds();
 	if (now == looked)
 		return false;
 	looked = now;
@@ -594,8 +594,8 @@ int listener_next_local(int fd, int after)
 int listener_add(int epfd, int fd, const struct epoll_event *ev)
 {
 	struct epoll_event own = *ev;
-	struct waiter *w = NULL;
 	struct listener *l;
+	struct waiter *w;
 	bool exclusive;
 	int ret, saved;
 
@@ -611,7 +611,6 @@ int listener_add(int epfd, int fd, const struct epoll_event *ev)
 
 	if (w && (!w->parked || w->tid != gettid_())) {
 		/* The set has been closed unseen, or is filled by another thread. */
-		w->exclusive = false;
 		remove_waiter(l, w);
 		w = NULL;
 	}
@@ -716,24 +715,6 @@ int listener_del(int epfd, int fd, bool waits)
 	return ret;
 }
 
-/* The module went under it. */
-void listener_drop_local(int local)
-{
-	int saved = errno;
-
-	lock_acquire();
-	for (int i = 0; i <= top; i++)
-		if (kinds[i] == KIND_LISTENER)
-			for (struct waiter *w = listeners[i]->waiters; w; w = w->next)
-				if (w->local == local) {
-					drop(w);
-					w->lost = true;
-					__atomic_store_n(&lost, true, __ATOMIC_RELAXED);
-				}
-	lock_release();
-	errno = saved;
-}
-
 static bool within(int fd, unsigned int first, unsigned int last)
 {
 	return fd >= 0 && (unsigned int)fd >= first && (unsigned int)fd <= last;
@@ -769,6 +750,17 @@ void listener_closing(unsigned int first, unsigned int last)
 	}
 }
 
+/* The module went under it, or the application takes its number. */
+void listener_drop_local(int local)
+{
+	int saved = errno;
+
+	lock_acquire();
+	listener_closing(local, local);
+	lock_release();
+	errno = saved;
+}
+
 /* They have been. */
 void listener_closed(unsigned int first, unsigned int last)
 {
@@ -785,10 +777,8 @@ void listener_closed(unsigned int first, unsigned int last)
 				continue;
 			for (w = listeners[i]->waiters; w; w = next) {
 				next = w->next;
-				if (w->epfd != (int)fd)
-					continue;
-				w->exclusive = false;
-				remove_waiter(listeners[i], w);
+				if (w->epfd == (int)fd)
+					remove_waiter(listeners[i], w);
 			}
 		}
 	}
