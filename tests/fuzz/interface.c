@@ -47,6 +47,7 @@
 #define NOBODY		65534
 #define POOL		96	/* descriptors that the threads share */
 #define FIRST_FD	100	/* the pool's are above all others */
+#define AROUND		(1 << _IOC_SIZEBITS)	/* what is written may be so far from a page */
 #define ERRNOS		134
 #define GETPID_32	20	/* numbers of i386 */
 #define IOCTL_32	54
@@ -73,7 +74,7 @@ static unsigned long results[2][WHATS][ERRNOS];
 static bool ia32;		/* the kernel has that entry */
 
 static __thread uint64_t state;
-static __thread char *pages[2];	/* can be written, the next one not there; [1] is below 4 GiB */
+static __thread char *pages[2];	/* can be written, nothing else near them; [1] is below 4 GiB */
 static __thread char *page;	/* one of them */
 static __thread char *constant;	/* one that cannot be written */
 
@@ -482,9 +483,11 @@ static void *fuzz(void *number_of_thread)
 	long calls = 0;
 
 	for (int low = 0; low < 2; low++) {
-		pages[low] = mmap(NULL, 8192, PROT_READ | PROT_WRITE,
+		char *area = mmap(NULL, AROUND + 4096 + AROUND, PROT_NONE,
 				  MAP_PRIVATE | MAP_ANONYMOUS | (low ? MAP_32BIT : 0), -1, 0);
-		if (pages[low] == MAP_FAILED || munmap(pages[low] + 4096, 4096))
+
+		pages[low] = area + AROUND;
+		if (area == MAP_FAILED || mprotect(pages[low], 4096, PROT_READ | PROT_WRITE))
 			err(2, "mmap");
 	}
 	constant = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
@@ -558,6 +561,7 @@ int main(int argc, char **argv)
 {
 	pthread_t threads[64];
 	unsigned int nr_threads;
+	int stamped, one = 1;
 
 	if (argc != 5 || (strcmp(argv[1], "user") && strcmp(argv[1], "root")) ||
 	    atoi(argv[4]) < 1 || (size_t)atoi(argv[4]) > ARRAY_SIZE(threads))
@@ -591,6 +595,12 @@ int main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGIO, SIG_IGN);
 	signal(SIGURG, SIG_IGN);
+	/* Or the kernel patches its code each time that the first socket is to have time
+	 * stamps, and the last one has gone; emulated CPUs run into the breakpoints of that.
+	 */
+	stamped = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (stamped < 0 || setsockopt(stamped, SOL_SOCKET, SO_TIMESTAMP, &one, sizeof(one)))
+		err(2, "SO_TIMESTAMP");
 	memset(pool, -1, sizeof(pool));
 
 	for (unsigned int i = 0; i < nr_threads; i++)
