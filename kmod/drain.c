@@ -20,6 +20,8 @@
 #define FS_DRAIN_BATCH		64
 /* Closed listeners of one parent that may drain at a time: bounds memory. */
 #define FS_DRAIN_MAX		1024
+/* What moves to a listener waits where it is beyond so many times its backlog: as well. */
+#define FS_DRAIN_BACKLOGS	64
 #define FS_DRAIN_BITS		10
 
 static void fs_drain_work(struct work_struct *work);
@@ -88,6 +90,7 @@ static struct sock *fs_drain_heir(const struct fs_local *l, unsigned int *max)
  */
 static unsigned int fs_drain_some(struct fs_local *l, struct sock *heir, unsigned int max)
 {
+	u64 most = (u64)FS_DRAIN_BACKLOGS * (READ_ONCE(heir->sk_max_ack_backlog) + 1ULL);
 	struct request_sock_queue *from = fs_queue(l->sk), *to = fs_queue(heir);
 	struct request_sock *req;
 	unsigned int moved = 0;
@@ -95,7 +98,8 @@ static unsigned int fs_drain_some(struct fs_local *l, struct sock *heir, unsigne
 	spin_lock(&from->rskq_lock);
 	/* Always the local one first, so the order is fixed. */
 	spin_lock_nested(&to->rskq_lock, SINGLE_DEPTH_NESTING);
-	while (max-- && (req = from->rskq_accept_head) && fs_listens_for(heir, l->sk)) {
+	while (max-- && (req = from->rskq_accept_head) && fs_listens_for(heir, l->sk) &&
+	       READ_ONCE(heir->sk_ack_backlog) < most) {
 		struct request_sock *next = req->dl_next;
 
 		req->dl_next = NULL;
@@ -125,13 +129,23 @@ static unsigned int fs_drain_some(struct fs_local *l, struct sock *heir, unsigne
 	return moved;
 }
 
-/* Wake who waits for @sk's queue, to which @n connections have come: one exclusive waiter each. */
+/*
+ * Wake who waits for @sk's queue, to which @n connections have come: one exclusive waiter
+ * each. All the others twice at most, as they may be as many as their owner likes.
+ */
 static void fs_drain_wake(struct sock *sk, unsigned int n)
 {
+	struct socket_wq *wq;
+
+	if (!n)
+		return;
 	local_bh_disable();
 	rcu_read_lock();
-	while (n--)
-		sk->sk_data_ready(sk);
+	sk->sk_data_ready(sk);
+	wq = rcu_dereference(sk->sk_wq);
+	if (n > 1 && skwq_has_sleeper(wq))
+		__wake_up(&wq->wait, TASK_INTERRUPTIBLE, n - 1,
+			  poll_to_key(EPOLLIN | EPOLLPRI | EPOLLRDNORM | EPOLLRDBAND));
 	rcu_read_unlock();
 	local_bh_enable();
 }
@@ -144,10 +158,11 @@ static void fs_drain_wake(struct sock *sk, unsigned int n)
  * members of its SO_REUSEPORT group, or nowhere.
  *
  * A Fast Open request whose handshake is not complete stays: its listener's
- * fastopen lock guards it (see reqsk_fastopen_remove()). The heir's backlog is
+ * fastopen lock guards it (see reqsk_fastopen_remove()). The heir's backlog alone is
  * not a limit here: these connections have been promised to their clients.
  *
- * Context: process.
+ * Context: process. Who waits for the heir is called back, and there may be many of
+ * them: so without fs_mutex, but for rmmod.
  * Return: false where a user's call holds the socket, so that not all could be
  * done.
  */
@@ -155,8 +170,8 @@ bool fs_drain_move(struct fs_local *l)
 {
 	/* Each once: those that stay are as many as their sender likes. */
 	unsigned int left = READ_ONCE(l->sk->sk_ack_backlog);
-	unsigned int max, moved;
-	struct sock *heir;
+	struct sock *heir, *former = NULL;
+	unsigned int max, moved, news = 0;
 	bool owned;
 
 	do {
@@ -175,13 +190,21 @@ bool fs_drain_move(struct fs_local *l)
 		fs_count_n(l->fn, moved, moved);
 		local_bh_enable();
 
-		if (heir) {
-			fs_drain_wake(heir, moved);
-			sock_put(heir);
+		if (former && heir != former) {
+			fs_drain_wake(former, news);
+			news = 0;
 		}
+		if (former)
+			sock_put(former);
+		former = heir;
+		news += moved;
 		cond_resched();
 		left -= max;
 	} while (left && heir);
+	if (former) {
+		fs_drain_wake(former, news);
+		sock_put(former);
+	}
 	return !owned;
 }
 
@@ -197,13 +220,15 @@ static bool fs_drain_done(struct fs_local *l)
 
 static void fs_drain_work(struct work_struct *work)
 {
-	struct fs_local *l, *tmp;
+	struct fs_local *l, *next, *tmp;
 	bool wait = false, again = false, quick = false;
 	unsigned long began, delay;
 	LIST_HEAD(done);
 
 	mutex_lock(&fs_mutex);
 	list_for_each_entry(l, &fs_draining, list) {
+		if (l->closing)
+			continue;
 		l->idle = !reqsk_queue_len(fs_queue(l->sk)) && !fs_waits(l->sk);
 		l->fresh = false;
 		wait |= l->idle || l->graces < 2;
@@ -221,15 +246,21 @@ static void fs_drain_work(struct work_struct *work)
 
 	mutex_lock(&fs_mutex);
 	began = jiffies;
-	list_for_each_entry_safe(l, tmp, &fs_draining, list) {
-		if (l->fresh) {
+	for (l = list_first_entry(&fs_draining, struct fs_local, list);
+	     !list_entry_is_head(l, &fs_draining, list); l = next) {
+		if (l->fresh || l->closing) {
 			/* Closed since the look above: not its grace period. */
-			again = true;
-			quick = true;
+			again |= l->fresh;
+			quick |= l->fresh;
+			next = list_next_entry(l, list);
 			continue;
 		}
 		l->graces += wait;
+		/* Nobody else removes one that is closed. */
+		mutex_unlock(&fs_mutex);
 		fs_drain_move(l);
+		mutex_lock(&fs_mutex);
+		next = list_next_entry(l, list);
 		if (fs_drain_done(l)) {
 			list_move(&l->list, &done);
 			list_del_rcu(&l->of_net);
@@ -240,7 +271,7 @@ static void fs_drain_work(struct work_struct *work)
 		if (l->graces < 2 || (l->idle && !fs_waits(l->sk)))
 			quick = true;
 	}
-	/* Looking through long queues is to leave the mutex to others half of the time. */
+	/* Looking through long queues is to take half of a CPU at most. */
 	delay = max(quick ? 0 : FS_DRAIN_POLL, jiffies - began);
 	mutex_unlock(&fs_mutex);
 
@@ -256,18 +287,16 @@ static void fs_drain_work(struct work_struct *work)
 		queue_delayed_work(system_unbound_wq, &fs_drain, delay);
 }
 
-/**
- * fs_drain_time() - how long a local listener's half-open connections get
- * @l: the local listener; takes no SYN any more
- *
+/*
+ * How long, in jiffies, the half-open connections of @l get, which takes no SYN any more.
  * Under TCP_DEFER_ACCEPT a client's answer is dropped until it sends something. From now
  * on it is not, and the next SYN-ACK, at the timer that is running, asks for another.
- *
- * Return: jiffies.
  */
-unsigned long fs_drain_time(struct fs_local *l)
+static unsigned long fs_drain_time(struct fs_local *l)
 {
 	u8 defer = READ_ONCE(fs_queue(l->sk)->rskq_defer_accept);
+	u8 retries = READ_ONCE(inet_csk(l->sk)->icsk_syn_retries) ?:
+		     READ_ONCE(sock_net(l->sk)->ipv4.sysctl_tcp_synack_retries);
 
 	if (!defer)
 		return FS_HALF_OPEN_TIME;
@@ -275,8 +304,7 @@ unsigned long fs_drain_time(struct fs_local *l)
 	 * The timer is to send it however many it has counted, and however full the
 	 * queue is. (Those accepted have this for TCP_SYNCNT, of which they have no use.)
 	 */
-	WRITE_ONCE(inet_csk(l->sk)->icsk_syn_retries,
-		   max(READ_ONCE(inet_csk(l->sk)->icsk_syn_retries), defer));
+	WRITE_ONCE(inet_csk(l->sk)->icsk_syn_retries, max(retries, defer));
 	WRITE_ONCE(l->sk->sk_max_ack_backlog, U32_MAX);
 	WRITE_ONCE(fs_queue(l->sk)->rskq_defer_accept, 0);
 
@@ -285,48 +313,90 @@ unsigned long fs_drain_time(struct fs_local *l)
 }
 
 /**
- * fs_drain_start() - take over the socket of a local listener being closed
+ * fs_drain_deadline() - set until when a local listener waits for half-open connections
+ * @l: the local listener; takes no SYN any more
+ *
+ * May be called again: the later time counts.
+ *
+ * Context: process, fs_mutex held.
+ * Return: jiffies.
+ */
+unsigned long fs_drain_deadline(struct fs_local *l)
+{
+	unsigned long end = jiffies + fs_drain_time(l);
+
+	if (!l->deadline || time_after(end, l->deadline))
+		l->deadline = end;
+	return l->deadline;
+}
+
+static struct hlist_head *fs_drain_slot(const struct fs_local *l)
+{
+	return &fs_drains[hash_ptr(l->parent, FS_DRAIN_BITS)];
+}
+
+/**
+ * fs_drain_enter() - count a local listener being closed among those that drain
  * @l: the local listener, unpublished
  *
- * Context: process, on the way through close(), fs_mutex held.
+ * Context: process, on the way through close(), fs_mutex held; fs_drain_start() is next.
+ */
+void fs_drain_enter(struct fs_local *l)
+{
+	WRITE_ONCE(l->state, FS_DRAINING);
+	fs_drain_deadline(l);
+	l->graces = 0;
+	l->closing = true;
+	list_move_tail(&l->list, &fs_draining);
+	hlist_add_head(&l->drains, fs_drain_slot(l));
+}
+
+/**
+ * fs_drain_start() - take over the socket of a local listener being closed
+ * @l: the local listener; fs_drain_enter() knows it
+ *
+ * Context: process, on the way through close().
  * Return: whether the connections need time and the sock is kept; otherwise
  * it is the caller's to close.
  */
 bool fs_drain_start(struct fs_local *l)
 {
-	struct hlist_head *head = &fs_drains[hash_ptr(l->parent, FS_DRAIN_BITS)];
 	const struct fs_local *other;
 	unsigned int n = 0;
+	bool keep;
 
-	hlist_for_each_entry(other, head, drains)
-		n += other->parent == l->parent;
-
-	list_del(&l->list);
 	/* The parent's turn to close may be next: it knows what to do with its queue. */
 	fs_drain_move(l);
 	/* Who closes it may have been the only one told, and has not taken what waits there. */
 	if (fs_parent_waits(l))
 		fs_drain_wake(l->parent, 1);
-	if (!fs_drain_has_heir(l) || n >= FS_DRAIN_MAX) {
+
+	mutex_lock(&fs_mutex);
+	hlist_for_each_entry(other, fs_drain_slot(l), drains)
+		n += other->parent == l->parent;
+	keep = fs_drain_has_heir(l) && n <= FS_DRAIN_MAX;
+	if (keep) {
+		/* sock_graft() would label it as what belongs to who closes it. */
+		write_lock_bh(&l->sk->sk_callback_lock);
+		rcu_assign_pointer(l->sk->sk_wq, &l->lite->wq);
+		l->lite->sk = l->sk;
+		sk_set_socket(l->sk, l->lite);
+		write_unlock_bh(&l->sk->sk_callback_lock);
+		l->closing = false;
+		l->fresh = true;
+		queue_delayed_work(system_unbound_wq, &fs_drain, 0);
+	} else {
 		/* As when the application's listener itself closes. */
+		list_del(&l->list);
 		list_del_rcu(&l->of_net);
+		hlist_del(&l->drains);
+	}
+	mutex_unlock(&fs_mutex);
+	if (!keep) {
 		sock_release(l->lite);
 		fs_listen_free(l);
-		return false;
 	}
-
-	lock_sock(l->sk);
-	sock_graft(l->sk, l->lite);
-	release_sock(l->sk);
-
-	WRITE_ONCE(l->state, FS_DRAINING);
-	l->deadline = jiffies + fs_drain_time(l);
-	l->graces = 0;
-	l->fresh = true;
-	list_add_tail(&l->list, &fs_draining);
-	hlist_add_head(&l->drains, head);
-	queue_delayed_work(system_unbound_wq, &fs_drain, 0);
-	return true;
+	return keep;
 }
 
 /**

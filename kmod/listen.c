@@ -303,7 +303,6 @@ out:
 static void fs_close(struct sock *sk, long timeout)
 {
 	int idx = srcu_read_lock(&fs_srcu);
-	bool drains = false;
 	struct fs_local *l;
 
 	mutex_lock(&fs_mutex);
@@ -316,11 +315,11 @@ static void fs_close(struct sock *sk, long timeout)
 		fs_listen_unpublish(l);
 		rcu_assign_sk_user_data(sk, NULL);
 		fs_count(l->fn, closed);
-		drains = fs_drain_start(l);
+		fs_drain_enter(l);
 	}
 	mutex_unlock(&fs_mutex);
 
-	if (!drains)
+	if (!l || !fs_drain_start(l))
 		READ_ONCE(sk->sk_prot)->close(sk, timeout);
 	srcu_read_unlock(&fs_srcu, idx);
 }
@@ -759,7 +758,7 @@ void fs_listen_detach_all(void)
 
 	mutex_lock(&fs_mutex);
 	list_for_each_entry(l, &fs_locals, list) {
-		unsigned long end = jiffies + fs_drain_time(l);
+		unsigned long end = fs_drain_deadline(l);
 
 		fs_listen_unpublish(l);
 		if (time_after(end, deadline))

@@ -111,10 +111,11 @@ enum fs_state {
  * @state: &enum fs_state; changed under fs_mutex
  * @turn: accept() calls, for the turns that start with the parent's queue
  * @accepted: connections taken from its own queue
- * @deadline: jiffies at which a draining listener is released regardless
+ * @deadline: jiffies at which a draining listener is released regardless; 0 before
  * @graces: RCU grace periods seen since it started to drain
  * @idle: had no connection, half-open or in its queue, before the last of them
  * @fresh: started to drain after the current grace period began
+ * @closing: is in close() still, which has it; under fs_mutex
  * @rcu: for freeing
  *
  * Its socket's sk_user_data points here (with SK_USER_DATA_NOCOPY, so that
@@ -142,6 +143,7 @@ struct fs_local {
 	unsigned int graces;
 	bool idle;
 	bool fresh;
+	bool closing;
 	struct rcu_head rcu;
 };
 
@@ -265,7 +267,8 @@ bool fs_ports_init(struct fs_ports *ports, const struct fs_flow *flow, int ifind
 /* drain.c */
 extern struct list_head fs_draining;
 bool fs_drain_move(struct fs_local *l);
-unsigned long fs_drain_time(struct fs_local *l);
+unsigned long fs_drain_deadline(struct fs_local *l);
+void fs_drain_enter(struct fs_local *l);
 bool fs_drain_start(struct fs_local *l);
 void fs_drain_flush(void);
 

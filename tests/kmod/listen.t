@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import resource
 import select
 import socket
 import struct
@@ -243,6 +244,55 @@ def close_wakes(stack):
     assert told[0].recv(1) == b"c"
     assert other.recv(1) == b"w"
     other.send(b"t")
+
+
+@case
+def close_many_watched(stack):
+    """Those who watch the application's listener, however many, delay nobody when a local listener with a full queue closes."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (8192, 8192))
+    parent = listener(stack, backlog=1000)
+
+    def closing():
+        """How long it takes with 1000 connections that wait."""
+        with contextlib.ExitStack() as inner:
+            local = spawn(inner, parent, 0)
+            for _ in range(1000):
+                connect(inner, "127.0.0.1", port_of(parent), 0)
+            assert listeners_of(port_of(parent))[0]["queue"] == "1000"
+            d = Delta()
+            started = time.monotonic()
+            local.close()
+            took = time.monotonic() - started
+            assert d.moved == 1000
+            while take(parent, 0):
+                pass
+            return took
+
+    alone = closing()
+    for _ in range(3000):
+        stack.enter_context(select.epoll()).register(parent, select.EPOLLIN)
+    watched = closing()
+    print("# %.3f s, %.3f s" % (alone, watched))
+    assert watched < 3 * alone + 0.1 * SLOW, (alone, watched)
+
+
+@case
+def close_bounded(stack):
+    """By filling and closing local listeners again and again nobody makes the application's queue longer than 64 times its backlog; what is beyond waits to be accepted."""
+    parent = listener(stack, backlog=1)
+    made = 0
+    for _ in range(80):
+        local = spawn(stack, parent, 0)
+        for _ in range(2):
+            connect(stack, "127.0.0.1", port_of(parent), 0)
+            made += 1
+        wait_for(lambda: [row["queue"] for row in listeners_of(port_of(parent))
+                          if row["state"] == "live"] == ["2"])
+        local.close()
+    # tcpi_unacked
+    assert parent.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 28)[24:] == struct.pack("I", 64 * 2)
+    for n in range(made):
+        assert take(parent), n
 
 
 def member_gone(stack, served, ending):

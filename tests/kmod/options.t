@@ -157,6 +157,19 @@ def defer_close(stack):
 
 
 @case
+def defer_lost(stack):
+    """TCP_DEFER_ACCEPT for a second: a client whose segments have been lost when its local listener closes still gets its SYN-ACKs."""
+    parent = listener(stack, setup=lambda s: s.setsockopt(TCP, socket.TCP_DEFER_ACCEPT, 1))
+    local = spawn(stack, parent, 0)
+    clients, admit = half_open(stack, parent, 0, 3)
+    time.sleep(1.7)             # the timers are at 1 and 3 s
+    local.close()
+    admit()
+    for _ in clients:
+        assert take(parent, 10)
+
+
+@case
 def fastopen(stack):
     """TCP_FASTOPEN: data in the SYN is accepted by the local listener, also with a key of the listener's own."""
     sysctl_for(stack, "net.ipv4.tcp_fastopen", 3)

@@ -6,6 +6,8 @@ fails that was not to the namespace."""
 
 import os
 import random
+import socket
+import subprocess
 import sys
 import time
 
@@ -170,6 +172,26 @@ def drains(stack):
     print("# closed within %.1f s, gone %.1f s later; another's listener made and closed in %.1f ms, alone %.1f ms" %
           (ended - started, took, 1000 * beside, 1000 * alone))
     assert took < 10 + SLOW and beside < 0.1 * SLOW
+
+
+@case
+def rmmod_close(stack):
+    """A local listener that closes while rmmod waits for its clients under TCP_DEFER_ACCEPT waits for them as long."""
+    parent = listener(stack, setup=lambda s: s.setsockopt(socket.IPPROTO_TCP,
+                                                          socket.TCP_DEFER_ACCEPT, 60))
+    local = spawn(stack, parent, 0)
+    clients = [connect(stack, "127.0.0.1", port_of(parent), 0) for _ in range(4)]
+    time.sleep(16)              # the timers are at 15 and 31 s
+    with subprocess.Popen(["rmmod", "fastsocket"]) as unloads:
+        stack.callback(load)
+        time.sleep(1)
+        assert unloads.poll() is None
+        local.close()
+        assert unloads.wait() == 0
+    for client in clients:
+        client.sendall(b"x")
+    for _ in clients:
+        assert take(parent).recv(1) == b"x"
 
 
 load()
