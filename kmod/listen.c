@@ -153,7 +153,7 @@ static bool fs_takes(const struct fs_local *l, const struct sock *parent,
 	/* shutdown() and listen() again may have given it another port. */
 	return READ_ONCE(l->sk->sk_state) == TCP_LISTEN && fs_parent_listens(l) &&
 	       l->sk->sk_num == l->parent->sk_num &&
-	       !sk_acceptq_is_full(l->sk);
+	       !sk_acceptq_is_full(l->sk) && !fs_stalled(l);
 }
 
 /**
@@ -161,8 +161,8 @@ static bool fs_takes(const struct fs_local *l, const struct sock *parent,
  * @parent: the listener that the stock lookup gives
  *
  * Where a CPU has several (two workers on one core, or an old and a new one
- * during a reload) they take turns. One whose accept queue is full is passed
- * over, so that a worker that does not accept delays nobody for long.
+ * during a reload) they take turns. One whose accept queue is full, or for which
+ * no worker comes, is passed over.
  *
  * Context: softirq, RCU read side.
  * Return: the local listener, valid until the end of the read side, or NULL.
@@ -313,6 +313,7 @@ static void fs_close(struct sock *sk, long timeout)
 	l = fs_local(sk);
 	if (l) {
 		fs_listen_unpublish(l);
+		fs_stall_forget(l);
 		rcu_assign_sk_user_data(sk, NULL);
 		fs_count(l->fn, closed);
 		fs_drain_enter(l);
@@ -387,8 +388,10 @@ static struct sock *fs_syn_recv_sock(FS_SYN_RECV_SOCK_PARAMS)
 	/* Otherwise another CPU has been quicker, or it is a second cookie ACK. */
 	if (*own_req) {
 		l = fs_local(sk);
-		if (l)
+		if (l) {
 			fs_established_accepted(l->fn, child, l->cpu, GFP_ATOMIC);
+			fs_stall_watch(l);
+		}
 	}
 	return child;
 }
@@ -605,6 +608,7 @@ int fs_listen_spawn(struct socket *psock, int *cpu, struct file **filp)
 	if (!l)
 		return -ENOMEM;
 	mutex_init(&l->follow);
+	INIT_LIST_HEAD(&l->watch);
 	err = sock_create_lite(parent->sk_family, SOCK_STREAM, IPPROTO_TCP,
 			       &l->lite);
 	if (err)
@@ -761,6 +765,7 @@ void fs_listen_detach_all(void)
 		unsigned long end = fs_drain_deadline(l);
 
 		fs_listen_unpublish(l);
+		fs_stall_forget(l);
 		if (time_after(end, deadline))
 			deadline = end;
 	}
@@ -768,6 +773,7 @@ void fs_listen_detach_all(void)
 		if (time_after(l->deadline, deadline))
 			deadline = l->deadline;
 	mutex_unlock(&fs_mutex);
+	fs_stall_exit();
 	synchronize_rcu();
 
 	/* Half-open connections finish meanwhile; a flood's never do. */

@@ -44,6 +44,7 @@ struct fs_stats {
  * @listen_spawn: net.fastsocket.listen_spawn
  * @established: net.fastsocket.established
  * @receive_flow_deliver: net.fastsocket.receive_flow_deliver
+ * @accept_patience: net.fastsocket.accept_patience, in ms
  * @hooked: the packet @hooks are registered; set under fs_mutex
  * @filed: some connection has been filed since the namespace began
  * @live: local listeners that take SYNs; under fs_mutex
@@ -59,6 +60,7 @@ struct fs_net {
 	int listen_spawn;
 	int established;
 	int receive_flow_deliver;
+	int accept_patience;
 	bool hooked;
 	bool filed;
 	unsigned int live;
@@ -111,11 +113,21 @@ enum fs_state {
  * @state: &enum fs_state; changed under fs_mutex
  * @turn: accept() calls, for the turns that start with the parent's queue
  * @accepted: connections taken from its own queue
+ * @watched: what enters its queue is seen by fs_stall_work(); changed under fs_stall_lock
+ * @stalled: its worker has not come for what waited
+ * @stalled_until: jiffies; until then it takes no SYN
  * @deadline: jiffies at which a draining listener is released regardless; 0 before
  * @graces: RCU grace periods seen since it started to drain
  * @idle: had no connection, half-open or in its queue, before the last of them
  * @fresh: started to drain after the current grace period began
  * @closing: is in close() still, which has it; under fs_mutex
+ * @watch: among those that fs_stall_work() looks at; this and the rest under fs_stall_lock
+ * @unwatched: is not to be looked at any more
+ * @unwatched_gp: the RCU grace period that @watch needs after @watched has been cleared
+ * @stall_time: how long SYNs have passed it over the last time
+ * @waits: connections waited at the last look
+ * @waits_since: jiffies of the first such look
+ * @waits_since_accepted: what @accepted was then
  * @rcu: for freeing
  *
  * Its socket's sk_user_data points here (with SK_USER_DATA_NOCOPY, so that
@@ -131,6 +143,9 @@ struct fs_local {
 	enum fs_state state;
 	unsigned int turn;
 	atomic_long_t accepted;
+	bool watched;
+	bool stalled;
+	unsigned long stalled_until;
 
 	struct list_head list;
 	struct list_head of_net;
@@ -144,6 +159,13 @@ struct fs_local {
 	bool idle;
 	bool fresh;
 	bool closing;
+	struct list_head watch;
+	bool unwatched;
+	bool waits;
+	unsigned long unwatched_gp;
+	unsigned long stall_time;
+	unsigned long waits_since;
+	long waits_since_accepted;
 	struct rcu_head rcu;
 };
 
@@ -183,6 +205,12 @@ static inline bool fs_waits(const struct sock *sk)
 static inline bool fs_parent_waits(const struct fs_local *l)
 {
 	return fs_parent_listens(l) && fs_waits(l->parent);
+}
+
+/* Whether SYNs pass it over, as its worker does not come. */
+static inline bool fs_stalled(const struct fs_local *l)
+{
+	return READ_ONCE(l->stalled) && time_before(jiffies, READ_ONCE(l->stalled_until));
 }
 
 /* listen.c */
@@ -271,6 +299,11 @@ unsigned long fs_drain_deadline(struct fs_local *l);
 void fs_drain_enter(struct fs_local *l);
 bool fs_drain_start(struct fs_local *l);
 void fs_drain_flush(void);
+
+/* stall.c */
+void fs_stall_watch(struct fs_local *l);
+void fs_stall_forget(struct fs_local *l);
+void fs_stall_exit(void);
 
 /* options.c */
 int fs_options_copy(struct sock *to, struct sock *from);

@@ -7,6 +7,9 @@
 
 #include "local.h"
 
+/* Longer than a busy worker's rounds, no longer than a lost SYN takes. */
+#define FS_ACCEPT_PATIENCE	500
+
 unsigned int fs_net_id;
 
 static const struct ctl_table fs_sysctls[] = {
@@ -34,6 +37,14 @@ static const struct ctl_table fs_sysctls[] = {
 		.extra1 = SYSCTL_ZERO,
 		.extra2 = SYSCTL_ONE,
 	},
+	{
+		.procname = "accept_patience",
+		.maxlen = sizeof(int),
+		.mode = 0644,
+		.proc_handler = proc_dointvec_minmax,
+		.extra1 = SYSCTL_ZERO,
+		.extra2 = SYSCTL_INT_MAX,
+	},
 };
 
 static int fs_sysctl_init(struct net *net)
@@ -49,6 +60,7 @@ static int fs_sysctl_init(struct net *net)
 	fn->table[0].data = &fn->listen_spawn;
 	fn->table[1].data = &fn->established;
 	fn->table[2].data = &fn->receive_flow_deliver;
+	fn->table[3].data = &fn->accept_patience;
 
 	fn->sysctl = fs_register_net_sysctl(net, "net/fastsocket", fn->table,
 					    ARRAY_SIZE(fs_sysctls));
@@ -72,6 +84,7 @@ static int __net_init fs_net_init(struct net *net)
 	int err;
 
 	fn->listen_spawn = FASTSOCKET_SPAWN_BIND;
+	fn->accept_patience = FS_ACCEPT_PATIENCE;
 	fn->established = 1;
 	fn->receive_flow_deliver = 1;
 	fn->flood_until = jiffies;

@@ -81,7 +81,8 @@ static int fs_listeners_show(struct seq_file *seq, void *v)
 		   sock_i_ino(l->parent), READ_ONCE(sk->sk_ack_backlog),
 		   READ_ONCE(sk->sk_max_ack_backlog),
 		   inet_csk_reqsk_queue_len(sk), atomic_long_read(&l->accepted),
-		   atomic_read(&sk->sk_drops), states[state]);
+		   atomic_read(&sk->sk_drops),
+		   state == FS_LIVE && fs_stalled(l) ? "stalled" : states[state]);
 	return 0;
 }
 

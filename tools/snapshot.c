@@ -63,7 +63,8 @@ static void read_locals(struct snapshot *s)
 		l = &s->local[s->n_local++];
 		l->cpu = table_num(t, i, "cpu");
 		l->inode = table_num(t, i, "inode");
-		l->live = !strcmp(table_str(t, i, "state"), "live");
+		l->live = !strcmp(table_str(t, i, "state"), "live") ||
+			  !strcmp(table_str(t, i, "state"), "stalled");
 		l->parent = add_parent(s, table_num(t, i, "parent_inode"),
 				       table_num(t, i, "family") == 6 ? AF_INET6 : AF_INET,
 				       table_str(t, i, "local"),

@@ -53,7 +53,8 @@ struct fastsocket_info {
  * when that is empty or every few calls, from the parent's; it fails with
  * ENODATA where both are empty. A plain EAGAIN therefore says that the module
  * has been unloaded since: the caller then accepts from the parent itself.
- * Closing it moves what waits in its queue to the parent. Its options are the
+ * Closing it moves what waits in its queue to the parent, and so does not
+ * accepting from it for net.fastsocket.accept_patience. Its options are the
  * parent's: connect() on it, and setsockopt() of TCP or IP, give EOPNOTSUPP.
  *
  * Errors: EBADF or ENOTSOCK @listen_fd is no descriptor or no socket;

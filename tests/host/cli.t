@@ -341,9 +341,9 @@ for table in "tcp", "tcp6":
     write(table, [lines[0]] + keep)
 port = four.getsockname()[1]
 rows = ["cpu family local port inode parent_inode queue backlog half_open accepted drops state"]
-for cpu in 0, 1:
-    rows.append("%d 4 127.0.0.1 %d %d %d %d 128 0 10 %d live" % (
-        cpu, port, inode(local[cpu]), inode(four), cpu, 2 * cpu))
+for cpu, state in enumerate(("live", "stalled")):
+    rows.append("%d 4 127.0.0.1 %d %d %d %d 128 0 10 %d %s" % (
+        cpu, port, inode(local[cpu]), inode(four), cpu, 2 * cpu, state))
 rows.append("1 4 127.0.0.1 %d 0 %d 3 128 1 5 0 draining" % (port, inode(four)))
 write("fastsocket/listeners", rows)
 write("fastsocket/stats", [
@@ -424,7 +424,7 @@ assert s["totals"]["accept_local"] == 138 and s["totals"]["later"] == 15
 assert s["totals"]["listeners"] == 2 and s["totals"]["queue"] == 4
 assert abs(s["local_share"] - 0.92) < 1e-6
 assert "rates" not in s and s["passive_share"] is None and s["active_share"] is None
-assert [l["state"] for l in s["listeners"]] == ["live", "live", "draining"]
+assert [l["state"] for l in s["listeners"]] == ["live", "stalled", "draining"]
 assert [l["processes"] for l in s["listeners"]] == [
     [dict(pid=w0, name="fs-worker", threads=1)],
     [dict(pid=w1, name="fs-worker", threads=1)], []]

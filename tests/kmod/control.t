@@ -147,7 +147,7 @@ def file_limit(stack):
 ADDRESS = r"ffff[0-9a-f]{12}"
 FILES = {"/proc/net/fastsocket/" + name for name in ("established", "listeners", "nics", "stats")} | {
     "/proc/sys/net/fastsocket/" + name
-    for name in ("established", "listen_spawn", "receive_flow_deliver")}
+    for name in ("accept_patience", "established", "listen_spawn", "receive_flow_deliver")}
 
 
 def files_in(*dirs):
@@ -324,7 +324,8 @@ def as_user(uid, func, *caps):
 def sysctl_writers(stack):
     """The sysctls are written by who has CAP_NET_ADMIN over the namespace, and by the host's root user; read by all."""
     unshare_net(stack)
-    names = ["net.fastsocket." + n for n in ("established", "listen_spawn", "receive_flow_deliver")]
+    names = ["net.fastsocket." + n for n in
+             ("accept_patience", "established", "listen_spawn", "receive_flow_deliver")]
 
     def writes():
         for name in names:
@@ -353,8 +354,9 @@ def sysctl_writers(stack):
 def sysctl_values(stack):
     """The sysctls take the numbers that they have a meaning for, and nothing else."""
     unshare_net(stack)
-    for name, most in (("established", 1), ("listen_spawn", 2), ("receive_flow_deliver", 1)):
-        for value in range(most + 1):
+    for name, most in (("established", 1), ("listen_spawn", 2), ("receive_flow_deliver", 1),
+                       ("accept_patience", 2 ** 31 - 1)):
+        for value in (0, 1, most):
             sysctl("net.fastsocket." + name, value)
         for value in (-1, most + 1, 2 ** 31, 2 ** 64, "x"):
             refused(errno.EINVAL, sysctl, "net.fastsocket." + name, value)

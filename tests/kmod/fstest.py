@@ -98,9 +98,17 @@ def loaded():
     return os.path.exists("/proc/net/fastsocket")
 
 
-def load():
+def load(patient=True):
+    """Load the module; its connections then wait for as long as a test takes, if @patient."""
     if not loaded():
         run("insmod", module_path())
+        if patient:
+            be_patient()
+
+
+def be_patient():
+    """No connection of this namespace leaves a queue because nobody comes for it."""
+    sysctl("net.fastsocket.accept_patience", 0)
 
 
 def sysctl(name, value):
@@ -501,6 +509,8 @@ def unshare_net(stack):
 
     stack.callback(back)
     run("ip", "link", "set", "lo", "up")
+    if loaded():
+        be_patient()
 
 
 def blackhole(low=32768, high=65535):

@@ -6,12 +6,14 @@ import contextlib
 import ctypes
 import errno
 import os
+import random
 import resource
 import select
 import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 import traceback
 
@@ -293,6 +295,102 @@ def close_bounded(stack):
     assert parent.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 28)[24:] == struct.pack("I", 64 * 2)
     for n in range(made):
         assert take(parent), n
+
+
+@case
+def stalled(stack):
+    """What waits in a local queue for which nobody comes goes to the application's after net.fastsocket.accept_patience, in its order; for a second what follows goes there at once, and longer if it happens again."""
+    sysctl_for(stack, "net.fastsocket.accept_patience", 200)
+    parent = listener(stack)
+    local = spawn(stack, parent, 0)
+    poll = stack.enter_context(select.epoll())
+    poll.register(parent, select.EPOLLIN | select.EPOLLET)
+
+    def state():
+        row, = listeners_of(port_of(parent))
+        return row["state"], row["queue"]
+
+    d = Delta()
+    clients = [connect(stack, "127.0.0.1", port_of(parent), 0) for _ in range(10)]
+    started = time.monotonic()
+    assert d.syn_local == 10 and state() == ("live", "10")
+    assert poll.poll(5 * SLOW)
+    took = time.monotonic() - started
+    wait_for(lambda: d.moved == 10)
+    assert state() == ("stalled", "0")
+    assert took > 0.15, took
+    clients.append(connect(stack, "127.0.0.1", port_of(parent), 0))
+    assert (d.syn_local, d.syn_slow) == (10, 1)
+    for client in clients:
+        assert take(parent).getpeername() == client.getsockname()
+    wait_for(lambda: state() == ("live", "0"), 2)
+
+    connect(stack, "127.0.0.1", port_of(parent), 0)
+    assert d.syn_local == 11
+    wait_for(lambda: state() == ("stalled", "0"))
+    time.sleep(1.5)
+    assert state() == ("stalled", "0")
+    assert take(parent)
+    wait_for(lambda: state() == ("live", "0"), 2)
+    connect(stack, "127.0.0.1", port_of(parent), 0)
+    assert local.accept()[0] and d.syn_local == 12
+
+
+@case
+def not_stalled(stack):
+    """Who takes one connection within net.fastsocket.accept_patience keeps the others, however long they wait; with 0 they wait for ever."""
+    sysctl_for(stack, "net.fastsocket.accept_patience", int(400 * SLOW))
+    parent = listener(stack)
+    local = spawn(stack, parent, 0)
+    d = Delta()
+    for _ in range(12):
+        connect(stack, "127.0.0.1", port_of(parent), 0)
+    for _ in range(10):
+        time.sleep(0.1 * SLOW)
+        assert take(local)
+    sysctl("net.fastsocket.accept_patience", 0)
+    time.sleep(0.8 * SLOW)
+    assert (d.moved, d.accept_local + d.accept_remote) == (0, 10)
+    assert listeners_of(port_of(parent))[0]["queue"] == "2"
+
+
+@case
+def stalled_busy(stack):
+    """Connections that come while nobody does, in whatever number and while local listeners come and go, are all accepted."""
+    sysctl_for(stack, "net.fastsocket.accept_patience", 20)
+    parent = listener(stack, backlog=4096)
+    stop = threading.Event()
+    made = [0] * 4
+
+    def client(cpu):
+        os.sched_setaffinity(0, {cpu})
+        while not stop.is_set():
+            with socket.create_connection(("127.0.0.1", port_of(parent)), 5 * SLOW):
+                made[cpu] += 1
+
+    def comes_and_goes():
+        while not stop.is_set():
+            with spawn(stack, parent, 3):
+                time.sleep(random.uniform(0, 0.15))
+
+    for cpu in range(3):
+        spawn(stack, parent, cpu)
+    d = Delta()
+    threads = [threading.Thread(target=client, args=(cpu,)) for cpu in range(4)]
+    threads.append(threading.Thread(target=comes_and_goes))
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + 4
+    taken = 0
+    while time.monotonic() < end:
+        taken += take(parent, 0.1) is not None
+    stop.set()
+    for thread in threads:
+        thread.join()
+    while taken < sum(made):
+        assert take(parent, 2), (taken, made)
+        taken += 1
+    assert d.moved > 50, d.moved
 
 
 def member_gone(stack, served, ending):

@@ -44,5 +44,5 @@ def kills(stack):
     assert run_churn("kill", COUNT).moved > 0
 
 
-load()
+load(patient=False)
 main()

@@ -183,7 +183,7 @@ def switched_under_load(stack):
     time.sleep(1)
     run("rmmod", "fastsocket")
     time.sleep(1)
-    load()
+    load(patient=False)
     time.sleep(1)
     assert load_.result()[1] == 0
 
@@ -235,7 +235,7 @@ def churn(stack):
         assert count <= before[0][name] + 200, (name, before, after)
 
 
-load()
+load(patient=False)
 # Not on kernels with instruments: their kprobes are breakpoints, in which lockdep
 # takes the locks of bpftrace's maps for a fault, and then ends its own work.
 witness = None if SLOW > 1 else PacketWitness()

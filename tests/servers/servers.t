@@ -89,7 +89,7 @@ def compare(stack, cmd, port, request=HTTP, sig=signal.SIGTERM, n=40):
             server.send_signal(sig)
             server.wait(20)
             if env.get("LD_PRELOAD"):
-                assert "fastsocket" not in printed(server), printed(server)
+                assert "fastsocket:" not in printed(server), printed(server)
             answers.append(server.returncode)
     assert answers[:2] == answers[2:], answers
     assert len(answers[0]) == 1, answers
@@ -264,7 +264,7 @@ def rmmod_under_nginx(stack):
     for _ in range(5):
         run("rmmod", "fastsocket")
         time.sleep(0.3)
-        load()
+        load(patient=False)
         time.sleep(0.3)
     requests, failed = work.result()
     assert failed == 0 and requests > 100, (requests, failed)
@@ -275,7 +275,7 @@ def tool_unload(stack):
     """fastsocket unload removes the module under a running server, which goes on."""
     nginx(stack, fastsocket=True)
     run(os.environ["FASTSOCKET_TOOL"], "unload")
-    stack.callback(load)
+    stack.callback(load, patient=False)
     assert not loaded()
     for n in range(20):
         assert body(ask(8070, n % 4)) == b"hello\n"
@@ -379,6 +379,48 @@ def memcached(stack):
             8074, b"get nothing\r\n")
 
 
+WSGI = """
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"hello"]
+"""
+
+
+@case
+def uwsgi(stack):
+    """uWSGI, whose threads and processes take turns to wait for connections, serves as without the library."""
+    path = write(stack, "application.py", WSGI)
+    compare(stack, ["uwsgi", "--plugin", "python3", "--http-socket", "127.0.0.1:8077", "--master",
+                    "--processes", "2", "--threads", "2", "--thunder-lock", "--die-on-term",
+                    "--disable-logging", "--wsgi-file", path], 8077, n=12)
+
+
+PREFORK = """
+ServerRoot @DIR@
+ServerName localhost
+PidFile @DIR@/pid
+ErrorLog /dev/stderr
+LogLevel error
+DocumentRoot @DIR@
+StartServers 4
+MinSpareServers 4
+LoadModule mpm_prefork_module /usr/lib/apache2/modules/mod_mpm_prefork.so
+LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so
+LoadModule dir_module /usr/lib/apache2/modules/mod_dir.so
+DirectoryIndex apache.conf
+Listen 127.0.0.1:8078
+Listen 127.0.0.1:8079
+"""
+
+
+@case
+def apache_prefork(stack):
+    """Apache's processes, of which with two listeners one waits for connections at a time, serve as without the library."""
+    path = write(stack, "apache.conf", PREFORK)
+    for port in (8078, 8079):
+        compare(stack, ["apache2", "-D", "FOREGROUND", "-f", path], port, n=8)
+
+
 ASYNCIO = """
 import asyncio, signal
 async def hello(reader, writer):
@@ -416,7 +458,7 @@ def warnings(stack):
         assert "modprobe" in server.stderr()
     finally:
         stack.close()
-        load()
+        load(patient=False)
     os.environ["LD_PRELOAD"] = os.environ["FASTSOCKET_NEXT"]
     try:
         server = Nginx(8070)
@@ -438,5 +480,5 @@ def warnings(stack):
     assert "ermi" in printed(server)
 
 
-load()
+load(patient=False)
 main()

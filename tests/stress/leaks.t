@@ -127,5 +127,5 @@ def churn(stack):
     assert QUARANTINE or growth < max(2048, CONNECTIONS * 16 / 1024), growth
 
 
-load()
+load(patient=False)
 main()

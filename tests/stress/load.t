@@ -78,7 +78,7 @@ def reloads(stack):
         used.append(in_use())
         unload()
         time.sleep(random.uniform(0, 0.1))
-        load()
+        load(patient=False)
     requests, failed = map(sum, zip(*(load_.result() for load_ in loads)))
     print("# %d requests, %d reloads, %d of them with local listeners in use" % (
         requests, RELOADS, sum(map(bool, used))))
@@ -183,7 +183,7 @@ def rmmod_close(stack):
     clients = [connect(stack, "127.0.0.1", port_of(parent), 0) for _ in range(4)]
     time.sleep(16)              # the timers are at 15 and 31 s
     with subprocess.Popen(["rmmod", "fastsocket"]) as unloads:
-        stack.callback(load)
+        stack.callback(load, patient=False)
         time.sleep(1)
         assert unloads.poll() is None
         local.close()
@@ -194,5 +194,5 @@ def rmmod_close(stack):
         assert take(parent).recv(1) == b"x"
 
 
-load()
+load(patient=False)
 main()
