@@ -101,6 +101,7 @@ static bool fs_stall_look(struct fs_local *l)
 
 static void fs_stall_work(struct work_struct *work)
 {
+	unsigned long began = jiffies;
 	unsigned int n = 0;
 	struct fs_local *l;
 	struct file *file;
@@ -124,8 +125,10 @@ static void fs_stall_work(struct work_struct *work)
 		cond_resched();
 		spin_lock_bh(&fs_stall_lock);
 	}
+	/* Looking through long queues is to take half of a CPU at most. */
 	if (!list_empty(&fs_watched))
-		queue_delayed_work(system_unbound_wq, &fs_stall, FS_STALL_POLL);
+		queue_delayed_work(system_unbound_wq, &fs_stall,
+				   max(FS_STALL_POLL, jiffies - began));
 	spin_unlock_bh(&fs_stall_lock);
 }
 
