@@ -33,7 +33,7 @@ def environment(fastsocket):
     env = {k: v for k, v in os.environ.items() if not k.startswith("FASTSOCKET")}
     env["UV_TEST_TIMEOUT_MULTIPLIER"] = "10"    # libuv's; for emulated CPUs
     if fastsocket:
-        load()
+        load(patient=False)
         steer(1, STEER_PORT, range(os.cpu_count()))
         env["LD_PRELOAD"] = os.environ["FASTSOCKET_LIB"]
     elif loaded():
