@@ -72,6 +72,7 @@ int listener_add(int epfd, int fd, const struct epoll_event *ev);
 int listener_mod(int epfd, int fd, const struct epoll_event *ev);
 int listener_del(int epfd, int fd, bool waits);
 void listener_settle(void);
+bool listener_vacate(void);
 void listener_closing(unsigned int first, unsigned int last);
 void listener_closed(unsigned int first, unsigned int last);
 void listener_drop_local(int local);

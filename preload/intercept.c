@@ -135,8 +135,13 @@ API int listen(int fd, int backlog)
 
 API int bind(int fd, const struct sockaddr *addr, socklen_t len)
 {
+	int before = errno;
 	int ret = real()->bind(fd, addr, len);
 
+	if (ret && errno == EADDRINUSE && on && listener_vacate()) {
+		errno = before;
+		ret = real()->bind(fd, addr, len);
+	}
 	if (!ret && on)
 		port_bound(fd, addr, len);
 	return ret;

@@ -653,6 +653,31 @@ void listener_settle(void)
 	errno = saved;
 }
 
+/**
+ * listener_vacate() - free ports that the application has freed unseen
+ *
+ * libuv closes a listener past libc, and may bind another one to its port before it
+ * waits again: the local listener, which we still have, would be in the way.
+ *
+ * Return: whether local listeners have gone.
+ */
+bool listener_vacate(void)
+{
+	bool gone;
+	int saved = errno, before;
+
+	if (!listener_any_local() || !listener_ours())
+		return false;
+	lock_acquire();
+	before = locals;
+	for (int fd = 0; fd <= top; fd++)
+		known(fd);
+	gone = locals < before;
+	lock_release();
+	errno = saved;
+	return gone;
+}
+
 int listener_mod(int epfd, int fd, const struct epoll_event *ev)
 {
 	struct epoll_event own = *ev;

@@ -437,6 +437,31 @@ def closed(stack):
 
 
 @case
+def closed_unseen(stack):
+    """A listener that is closed past libc, as libuv does it, whether taken out of its set before or not: its port is free at once, and a new one there is served."""
+    stack.enter_context(on_cpu(0))
+    parent = listener(stack)
+    ep = stack.enter_context(select.epoll())
+    name = parent.getsockname()
+    for taken_out in (True, False):
+        ep.register(parent.fileno(), IN)
+        assert is_local(parent) and not ready(ep, 0)
+        if taken_out:
+            ep.unregister(parent.fileno())
+        libc.syscall(3, parent.detach())    # close()
+        parent = stack.enter_context(socket.socket())
+        parent.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        ctypes.set_errno(77)
+        assert not libc.bind(parent.fileno(), sockaddr(*name), 16), ctypes.get_errno()
+        assert ctypes.get_errno() == 77
+        parent.listen()
+        parent.setblocking(False)
+    ep.register(parent.fileno(), IN)
+    fill(stack, parent, 0, 1)
+    assert ready(ep) and take_all(stack, parent) == 2
+
+
+@case
 def stray_close(stack):
     """Closing every number that is not open harms nothing and gives EBADF, as without the library."""
     parent, ep = worker(stack)
