@@ -41,20 +41,30 @@ static bool is_stderr(void)
 	return known && !fstat(STDERR_FILENO, &st) && st.st_dev == dev && st.st_ino == ino;
 }
 
-/* Nobody may be left to tell, which is not to end the program. */
+/*
+ * Nobody may be left to tell, or the file may be as long as it may get, which is not to
+ * end the program; nor is it stopped for what it has not written to its terminal itself.
+ */
 static void print(const char *line, size_t len)
 {
 	static const struct timespec now;
-	sigset_t broken, before, pending;
+	sigset_t blocked, before, pending, raised;
 
-	sigemptyset(&broken);
-	sigaddset(&broken, SIGPIPE);
-	pthread_sigmask(SIG_BLOCK, &broken, &before);
+	sigemptyset(&blocked);
+	sigaddset(&blocked, SIGPIPE);
+	sigaddset(&blocked, SIGXFSZ);
+	sigaddset(&blocked, SIGTTOU);
+	pthread_sigmask(SIG_BLOCK, &blocked, &before);
 	sigpending(&pending);
+	sigemptyset(&raised);
 	/* libc's write() is where a thread may be cancelled. */
-	if (syscall(SYS_write, STDERR_FILENO, line, len) < 0 && errno == EPIPE &&
-	    !sigismember(&pending, SIGPIPE))
-		syscall(SYS_rt_sigtimedwait, &broken, NULL, &now, 8);
+	if (syscall(SYS_write, STDERR_FILENO, line, len) < 0) {
+		if (errno == EPIPE && !sigismember(&pending, SIGPIPE))
+			sigaddset(&raised, SIGPIPE);
+		if (errno == EFBIG && !sigismember(&pending, SIGXFSZ))
+			sigaddset(&raised, SIGXFSZ);
+		syscall(SYS_rt_sigtimedwait, &raised, NULL, &now, 8);
+	}
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 

@@ -15,6 +15,7 @@ if os.environ.get("LD_PRELOAD") != os.environ["FASTSOCKET_LIB"]:
 del os.environ["LD_PRELOAD"]    # what the cases start is plain
 
 import array  # noqa: E402
+import pty  # noqa: E402
 import re  # noqa: E402
 import resource  # noqa: E402
 import select  # noqa: E402
@@ -23,6 +24,7 @@ import signal  # noqa: E402
 import socket  # noqa: E402
 import subprocess  # noqa: E402
 import tempfile  # noqa: E402
+import termios  # noqa: E402
 import threading  # noqa: E402
 import time  # noqa: E402
 
@@ -845,6 +847,34 @@ def broken_stderr(stack):
     os.close(broken)
     # The program's first socket is descriptor 2.
     alone(preexec_fn=lambda: os.close(2))
+    with tempfile.TemporaryFile() as full:
+        full.write(b"x")
+        full.flush()
+        alone(stderr=full, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1, 1)))
+        assert os.fstat(full.fileno()).st_size == 1
+
+
+@case
+def in_background(stack):
+    """Nor does it stop a program in the background, whose terminal stops those that write."""
+    pid, terminal = pty.fork()
+    if not pid:
+        code = 1
+        try:
+            mode = termios.tcgetattr(2)
+            mode[3] |= termios.TOSTOP
+            termios.tcsetattr(2, termios.TCSANOW, mode)
+            subprocess.run(["true"], timeout=20, check=True, preexec_fn=os.setpgrp, env=dict(
+                os.environ, LD_PRELOAD=os.environ["FASTSOCKET_LIB"], FASTSOCKET_BUSY_POLL="x"))
+            code = 0
+        finally:
+            os._exit(code)
+    stack.callback(os.close, terminal)
+    said = b""
+    with contextlib.suppress(OSError):      # EIO: all have closed it
+        while part := os.read(terminal, 4096):
+            said += part
+    assert ended(pid) and b"is not 1 to" in said, said
 
 
 @case
