@@ -266,14 +266,15 @@ static int accept_timeout(int fd)
 
 /*
  * Another local listener of @fd that has something: for a thread that has not
- * waited itself, or whose wake-up nothing else explains.
+ * waited itself, or whose wake-up nothing else explains; or one in the same set
+ * @epfd, which has been told of both.
  */
-static int accept_other(int fd, int own, struct sockaddr *addr, socklen_t *len,
+static int accept_other(int fd, int epfd, int own, struct sockaddr *addr, socklen_t *len,
 			int flags)
 {
 	int local = -1, conn = -1;
 
-	while (conn < 0 && (local = listener_next_local(fd, local)) >= 0)
+	while (conn < 0 && (local = listener_next_local(fd, epfd, local)) >= 0)
 		if (local != own)
 			conn = real()->accept4(local, addr, len, flags);
 	return conn;
@@ -300,7 +301,9 @@ static int accept_any(int fd, struct sockaddr *addr, socklen_t *len, int flags,
 		}
 		if (conn < 0 && errno == ENODATA) {
 			if (waited < 0 || told)
-				conn = accept_other(fd, local, addr, len, flags);
+				conn = accept_other(fd, -1, local, addr, len, flags);
+			else if (listener_twice())
+				conn = accept_other(fd, waited, local, addr, len, flags);
 			if (conn < 0) {
 				told = false;
 				errno = ENODATA;
@@ -541,8 +544,8 @@ static bool polling(struct polling *p, struct pollfd *fds, nfds_t n)
 
 		if (kind(fds[i].fd) != KIND_LISTENER)
 			continue;
-		for (local = listener_next_local(fds[i].fd, -1); local >= 0;
-		     local = listener_next_local(fds[i].fd, local)) {
+		for (local = listener_next_local(fds[i].fd, -1, -1); local >= 0;
+		     local = listener_next_local(fds[i].fd, -1, local)) {
 			if (n + p->extra >= POLL_ROOM) {
 				for (nfds_t j = 0; j < n; j++)
 					if (kind(fds[j].fd) == KIND_LISTENER)

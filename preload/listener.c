@@ -58,6 +58,7 @@ static uint8_t kinds[FDS];
 static struct listener *listeners[FDS];
 static int locals;		/* in this process */
 static bool lost;		/* some waiter is, or has been */
+static bool twice;		/* so is some listener in one set, by two numbers */
 static int top;			/* highest special descriptor */
 static unsigned int generation;	/* of locals and numbers; see listener_local() */
 static pthread_key_t ends;	/* of threads that have local listeners */
@@ -105,6 +106,12 @@ void listener_other(int fd)
 {
 	if (fd >= 0 && fd < FDS && kinds[fd] == KIND_UNKNOWN)
 		set_kind(fd, KIND_OTHER);
+}
+
+/* Whether a set may have several local listeners of one listener. */
+bool listener_twice(void)
+{
+	return __atomic_load_n(&twice, __ATOMIC_RELAXED);
 }
 
 bool listener_any_local(void)
@@ -372,6 +379,9 @@ static void spawn(struct listener *l, struct waiter *w)
 	}
 	if (affinity_cpu() < 0)
 		affinity_bind(cpu);
+	for (struct waiter *other = l->waiters; other; other = other->next)
+		if (other->epfd == w->epfd && other->local >= 0)
+			__atomic_store_n(&twice, true, __ATOMIC_RELAXED);
 	w->local = local;
 	w->lost = false;
 	set_kind(local, KIND_LOCAL);
@@ -576,8 +586,8 @@ int listener_local(int fd, int epfd)
 	return local;
 }
 
-/* The next local listener of @fd in this process after @after, or -1. */
-int listener_next_local(int fd, int after)
+/* The next local listener of @fd after @after in the set @epfd, or in any if that is -1; or -1. */
+int listener_next_local(int fd, int epfd, int after)
 {
 	struct listener *l;
 	int next = -1;
@@ -585,7 +595,8 @@ int listener_next_local(int fd, int after)
 	lock_acquire();
 	l = known(fd);
 	for (struct waiter *w = l ? l->waiters : NULL; w; w = w->next)
-		if (w->local > after && (next < 0 || w->local < next))
+		if (w->local > after && (next < 0 || w->local < next) &&
+		    (epfd < 0 || w->epfd == epfd))
 			next = w->local;
 	lock_release();
 	return next;

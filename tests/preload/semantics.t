@@ -126,6 +126,20 @@ def edge(stack):
 
 
 @case
+def edge_by_two_numbers(stack):
+    """The same where one set has the listener by two numbers."""
+    parent, ep = worker(stack, IN | ET)
+    with parent.dup() as second:
+        ep.register(second.fileno(), IN | ET)
+        assert is_local(parent, 2)
+        for cpus in ((0, 0, 0, 0), (0, 1, 0)):
+            fill(stack, parent, *cpus)
+            assert ready(ep)
+            assert take_all(stack, parent) == len(cpus)
+            assert silent(ep)
+
+
+@case
 def edge_one_by_one(stack):
     """epoll, edge-triggered, one accept() an event: what stays is not reported again, as without the library."""
     parent, ep = worker(stack, IN | ET)
