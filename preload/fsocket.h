@@ -77,6 +77,7 @@ bool listener_vacate(void);
 void listener_closing(unsigned int first, unsigned int last);
 void listener_closed(unsigned int first, unsigned int last);
 void listener_drop_local(int local);
+void listener_gone(int local);
 void listener_drop(int fd);
 void listener_duped(int from, int to);
 int fd_raise(int fd);

@@ -572,10 +572,12 @@ static int polled(struct polling *p, struct pollfd *fds, int ret)
 	for (nfds_t i = 0; i < p->extra; i++) {
 		short events = p->fds[p->n + i].revents;
 
-		if (events & POLLNVAL)
+		if (events & POLLNVAL) {
+			listener_gone(p->fds[p->n + i].fd);
 			p->again = true;
-		else if (events)
+		} else if (events) {
 			told = true;
+		}
 		p->fds[p->of[i]].revents |= events & ~POLLNVAL;
 	}
 	ret = 0;

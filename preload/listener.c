@@ -37,7 +37,7 @@ struct waiter {
 	struct epoll_event ev;	/* as the application gave it */
 	bool exclusive;		/* we have added EPOLLEXCLUSIVE */
 	int local;		/* or -1 */
-	bool lost;		/* it has had one, under which the module has gone */
+	bool lost;		/* it has had one, which has gone unasked */
 	bool parked;		/* the application has taken it out; see park() */
 };
 
@@ -313,22 +313,35 @@ static void set_exclusive(struct waiter *w, bool exclusive)
 	}
 }
 
+/* The local listener's number is not ours any more. */
+static void strike(struct waiter *w)
+{
+	set_exclusive(w, false);
+	kinds[w->local] = KIND_UNKNOWN;
+	w->local = -1;
+	locals--;
+	changed();
+}
+
 static void drop(struct waiter *w)
 {
 	int local = w->local;
 
 	if (local < 0)
 		return;
-	set_exclusive(w, false);
 	/* Another process may hold the set and, by fork, the file. */
 	if (!w->parked)
 		real()->epoll_ctl(w->epfd, EPOLL_CTL_DEL, local, NULL);
 	/* Before the number is free. */
-	w->local = -1;
-	kinds[local] = KIND_UNKNOWN;
-	locals--;
-	changed();
+	strike(w);
 	close_ours(local);
+}
+
+/* There may be another one, as soon as the thread looks again. */
+static void lose(struct waiter *w)
+{
+	w->lost = true;
+	__atomic_store_n(&lost, true, __ATOMIC_RELAXED);
 }
 
 static bool other_locals(const struct listener *l)
@@ -774,8 +787,7 @@ void listener_closing(unsigned int first, unsigned int last)
 			continue;
 		for (struct waiter *w = listeners[i]->waiters; w; w = w->next) {
 			if (within(w->local, first, last)) {
-				w->lost = true;
-				__atomic_store_n(&lost, true, __ATOMIC_RELAXED);
+				lose(w);
 				drop(w);
 			} else if (within(w->epfd, first, last)) {
 				drop(w);
@@ -793,6 +805,25 @@ void listener_drop_local(int local)
 
 	lock_acquire();
 	listener_closing(local, local);
+	lock_release();
+	errno = saved;
+}
+
+/* poll() says that @local is not open. If we still have it, it has been closed unseen. */
+void listener_gone(int local)
+{
+	int saved = errno;
+
+	lock_acquire();
+	for (int i = 0; i <= top; i++) {
+		if (kinds[i] != KIND_LISTENER)
+			continue;
+		for (struct waiter *w = listeners[i]->waiters; w; w = w->next)
+			if (w->local == local && real()->fcntl(local, F_GETFD) < 0) {
+				lose(w);
+				strike(w);
+			}
+	}
 	lock_release();
 	errno = saved;
 }

@@ -373,6 +373,27 @@ def polled(stack):
 
 
 @case
+def polled_unseen(stack):
+    """poll() of a listener whose local one has been closed past libc waits, and reports what comes."""
+    parent, _ = worker(stack)
+
+    def child():
+        signal.alarm(20)
+        with select.epoll() as own, contextlib.ExitStack() as more:
+            own.register(parent.fileno(), IN)
+            assert is_local(parent, 2)
+            libc.syscall(436, 1024, 0x7fffffff, 0)      # close_range()
+            poller = select.poll()
+            poller.register(parent.fileno(), select.POLLIN)
+            before = time.process_time()
+            assert poller.poll(500) == [] and time.process_time() - before < 0.3
+            os.sched_setaffinity(0, {1})
+            fill(more, parent, 1)
+            return bool(poller.poll(1000)) and take_all(more, parent) == 1
+    assert ended(in_child(child))
+
+
+@case
 def selected(stack):
     """select() beside an epoll set misses nothing: what waits locally moves to the listener."""
     parent, _ = worker(stack)
