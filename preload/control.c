@@ -91,18 +91,38 @@ static int keep(void)
 	return ret;
 }
 
+/* Under the lock. These numbers have been closed, or are other files now. */
+void control_closed(unsigned int first, unsigned int last)
+{
+	int fd = __atomic_load_n(&kept, __ATOMIC_RELAXED);
+
+	if (fd >= 0 && (unsigned int)fd >= first && (unsigned int)fd <= last)
+		__atomic_store_n(&kept, CLOSED, __ATOMIC_RELAXED);
+}
+
+/* The module has gone from under @by, or another file has its number. */
+static bool let_go(int by)
+{
+	int fd = by;
+	bool yes;
+
+	lock_acquire();
+	yes = __atomic_compare_exchange_n(&kept, &fd, CLOSED, false, __ATOMIC_RELAXED,
+					  __ATOMIC_RELAXED);
+	if (yes && is_kept(by))
+		syscall(SYS_close, by);
+	lock_release();
+	return yes;
+}
+
 /* After control_ports() has said yes. EAGAIN: the module has been loaded anew since. */
 static int ask_kept(unsigned long cmd, void *arg)
 {
 	int by = __atomic_load_n(&kept, __ATOMIC_ACQUIRE);
 	int ret = ioctl(by, cmd, arg);
 
-	if (ret && errno == ENOTTY &&
-	    __atomic_compare_exchange_n(&kept, &by, CLOSED, false, __ATOMIC_RELAXED,
-					__ATOMIC_RELAXED)) {
-		syscall(SYS_close, by);
-		errno = keep() >= 0 ? EAGAIN : ENOTTY;
-	}
+	if (ret && errno == ENOTTY)
+		errno = let_go(by) && keep() >= 0 ? EAGAIN : ENOTTY;
 	return ret;
 }
 

@@ -36,6 +36,7 @@ void control_check(void);
 int control_spawn(int listen_fd, int *cpu);
 void control_sync(int listen_fd);
 bool control_owns(int fd);
+void control_closed(unsigned int first, unsigned int last);
 bool control_ports(void);
 int control_port(int fd, unsigned int flags, const struct sockaddr *addr,
 		 socklen_t len);

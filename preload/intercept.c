@@ -396,8 +396,10 @@ API int close_range(unsigned int first, unsigned int last, int flags)
 	listener_closing(first, last);
 	ret = real()->close_range(first, last, flags);
 	saved = errno;
-	if (!ret)
+	if (!ret) {
 		listener_closed(first, last);
+		control_closed(first, last);
+	}
 	lock_release();
 	errno = saved;
 	return ret;
@@ -415,6 +417,7 @@ API void closefrom(int first)
 	listener_closing(from, ~0U);
 	real()->closefrom(first);
 	listener_closed(from, ~0U);
+	control_closed(from, ~0U);
 	lock_release();
 }
 
@@ -433,45 +436,48 @@ API int dup(int fd)
 	return ret;
 }
 
-/* Before and after a descriptor takes the number @to. */
-static void replacing(int from, int to)
+/*
+ * dup3(), or dup2() without @flags. What has the number @to is closed by it, with
+ * the lock held as in close_known(): the number is never free, and whoever looks it up
+ * waits until it is known what it has become.
+ */
+static int dup_onto(int from, int to, const int *flags)
 {
-	if (from != to && kind_here(to) == KIND_LOCAL)
-		listener_drop_local(to);
-}
+	bool known = from != to && (kind_here(to) > KIND_OTHER ||
+				    (control_owns(to) && listener_ours()));
+	int ret, saved;
 
-static void replaced(int from, int to, int ret)
-{
-	if (ret < 0 || from == to || !on)
-		return;
-	if (kind_here(to) == KIND_LISTENER || kind_here(to) == KIND_EPOLL) {
+	if (known) {
 		lock_acquire();
-		listener_closed(to, to);
-		lock_release();
+		listener_closing(to, to);
 	}
-	if (to == STDERR_FILENO && listener_ours())
-		log_stderr();
-	duped(from, to);
+	ret = flags ? real()->dup3(from, to, *flags) : real()->dup2(from, to);
+	saved = errno;
+	if (known && ret >= 0) {
+		if (waited == to)
+			waited = -1;
+		listener_closed(to, to);
+		control_closed(to, to);
+	}
+	if (ret >= 0 && from != to && on) {
+		if (to == STDERR_FILENO && listener_ours())
+			log_stderr();
+		duped(from, to);
+	}
+	if (known)
+		lock_release();
+	errno = saved;
+	return ret;
 }
 
 API int dup2(int from, int to)
 {
-	int ret;
-
-	replacing(from, to);
-	ret = real()->dup2(from, to);
-	replaced(from, to, ret);
-	return ret;
+	return dup_onto(from, to, NULL);
 }
 
 API int dup3(int from, int to, int flags)
 {
-	int ret;
-
-	replacing(from, to);
-	ret = real()->dup3(from, to, flags);
-	replaced(from, to, ret);
-	return ret;
+	return dup_onto(from, to, &flags);
 }
 
 static int fcntl_any(int fd, int cmd, void *arg)

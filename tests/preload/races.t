@@ -90,6 +90,51 @@ def closed_local(stack):
 
 
 @case
+def replaced(stack):
+    """A number that dup2() makes another listener's: a set that has it in the meantime has that one."""
+    stack.enter_context(on_cpu(0))
+    first, second = listener(stack), listener(stack)
+    ep = stack.enter_context(select.epoll())
+    number = first.fileno()
+    replacing = meanwhile(stack, "pause_dup", number, libc.dup2, second.fileno(), number)
+    ep.register(number, IN)
+    replacing.join()
+    ep.modify(number, IN | OUT)
+    ep.modify(number, IN)
+    assert len(listeners_of(port_of(second))) == 1
+    ep.unregister(number)
+
+
+@case
+def replaced_set(stack):
+    """A number that dup2() makes another set's: a listener in that is one of it."""
+    stack.enter_context(on_cpu(0))
+    parent = listener(stack)
+    first, second = [stack.enter_context(select.epoll()) for _ in range(2)]
+    first.register(parent.fileno(), IN)
+    number = first.fileno()
+    replacing = meanwhile(stack, "pause_dup", number, libc.dup2, second.fileno(), number)
+    first.register(parent.fileno(), IN)
+    replacing.join()
+    first.modify(parent.fileno(), IN | OUT)
+    assert len(listeners_of(port_of(parent))) == 1
+
+
+@case
+def asking(stack):
+    """The number by which another thread asks for a port, as a file of the program's."""
+    parent = listener(stack)
+    connect(stack, "127.0.0.1", port_of(parent), cpu=0)
+    number, = [n for n in numbers() if os.readlink("/proc/self/fd/%d" % n) == "/proc/fastsocket"]
+    before = os.fstat(0)
+    asks = meanwhile(stack, "pause_ask", 1, connect, stack, "127.0.0.1", port_of(parent), 0)
+    os.dup2(0, number)
+    asks.join()
+    assert os.fstat(number) == before
+    os.close(number)
+
+
+@case
 def forked(stack):
     """The child of a fork() while another thread asks the module has no descriptor of it."""
     parent, _, _ = worker(stack)

@@ -31,6 +31,8 @@ int shim_fail_errno;		/* ... with this */
 int shim_no_kcmp;		/* as where seccomp forbids it */
 int shim_pause_open;		/* a second when one of the module's files is open */
 int shim_pause_close = -1;	/* a second after close() of this descriptor */
+int shim_pause_dup = -1;	/* a second after dup2() onto this one */
+int shim_pause_ask;		/* a second before FASTSOCKET_IOC_PORT */
 int shim_paused;		/* threads that do so now */
 
 static void pause_if(bool asked)
@@ -54,6 +56,18 @@ int close(int fd)
 	return ret;
 }
 
+int dup2(int from, int to)
+{
+	static int (*next)(int, int);
+	int ret;
+
+	if (!next)
+		next = dlsym(RTLD_NEXT, "dup2");
+	ret = next(from, to);
+	pause_if(to == shim_pause_dup);
+	return ret;
+}
+
 int ioctl(int fd, unsigned long cmd, ...)
 {
 	static int (*next)(int, unsigned long, ...);
@@ -66,6 +80,7 @@ int ioctl(int fd, unsigned long cmd, ...)
 	va_end(args);
 	if (!next)
 		next = dlsym(RTLD_NEXT, "ioctl");
+	pause_if(cmd == FASTSOCKET_IOC_PORT && shim_pause_ask);
 	if (cmd != FASTSOCKET_IOC_PORT || shim_answer < 0) {
 		ret = next(fd, cmd, arg);
 	} else {
