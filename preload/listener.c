@@ -544,6 +544,13 @@ static bool look_again(void)
 	return true;
 }
 
+/* Of a thread that has ended: whoever waits for its set now takes its place. */
+static void adopt(struct waiter *w, int epfd)
+{
+	if (!w->tid && w->lost && w->epfd == epfd)
+		w->tid = gettid_();
+}
+
 static bool is_back(const struct waiter *w)
 {
 	struct fastsocket_info info;
@@ -582,6 +589,7 @@ int listener_local(int fd, int epfd)
 	for (struct waiter *w = l ? l->waiters : NULL; w; w = w->next) {
 		int rank = w->epfd == epfd ? 3 : w->tid == gettid_() ? 2 : 1;
 
+		adopt(w, epfd);
 		/* The first thread, once others have shown to be workers; or any again. */
 		if (w->local < 0 && !w->parked && w->tid == gettid_() &&
 		    (other_locals(l) || is_back(w)))
@@ -904,6 +912,7 @@ static void child(void)
 			l->inherited = true;
 			for (struct waiter *w = l->waiters; w; w = w->next) {
 				w->local = -1;
+				w->lost = false;
 				w->tid = 0;
 			}
 		}
@@ -922,6 +931,8 @@ static void ended(void *unused)
 		if (kinds[i] == KIND_LISTENER)
 			for (struct waiter *w = listeners[i]->waiters; w; w = w->next)
 				if (w->tid == gettid_()) {
+					if (w->local >= 0)
+						lose(w);
 					drop(w);
 					w->tid = 0;
 				}

@@ -1165,6 +1165,43 @@ def ended_thread(stack):
 
 
 @case
+def set_of_ended_thread(stack):
+    """A set that one thread has filled, and has ended, and for which another waits: that one is served core-locally."""
+    parent = listener(stack)
+    ep = stack.enter_context(select.epoll())
+    got = []
+
+    def fills():
+        os.sched_setaffinity(0, {1})
+        ep.register(parent.fileno(), IN)
+
+    def waits():
+        os.sched_setaffinity(0, {0})
+        while len(got) < 3:
+            if ready(ep, 10):
+                got.extend([None] * take_all(stack, parent))
+    filling, waiting = threading.Thread(target=fills), threading.Thread(target=waits)
+    filling.start()
+    filling.join()
+    wait_for(lambda: is_local(parent, 0))
+    waiting.start()
+    stack.callback(waiting.join)
+    fill(stack, parent, 0)
+    wait_for(lambda: got)
+    try:
+        wait_for(lambda: is_local(parent))
+        assert listeners_of(port_of(parent))[-1]["cpu"] == "0"
+        d = Delta()
+        fill(stack, parent, 0)
+        wait_for(lambda: len(got) == 2)
+        assert d.accept_local == 1
+    finally:
+        fill(stack, parent, *[0] * (3 - len(got)))
+    waiting.join()
+    wait_for(lambda: is_local(parent, 0))
+
+
+@case
 def high_set(stack):
     """A set whose number is beyond what the library looks at has no local listener."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
