@@ -8,8 +8,8 @@
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "fsocket.h"
@@ -46,18 +46,23 @@ void busy_init(void)
 		usecs = value;
 }
 
-/* Whether all sets of the host poll: the switch that older kernels have. */
+/*
+ * Whether all sets of the host poll: the switch that older kernels have. Not by libc,
+ * whose calls are where a thread may be cancelled, which epoll_create() is not.
+ */
 static bool by_sysctl(void)
 {
-	int fd = open("/proc/sys/net/core/busy_poll", O_RDONLY | O_CLOEXEC);
+	int saved = errno, fd;
 	char value = '0';
-	bool set;
 
-	if (fd < 0)
-		return false;
-	set = read(fd, &value, 1) == 1 && value != '0';
-	real()->close(fd);
-	return set;
+	fd = syscall(SYS_openat, AT_FDCWD, "/proc/sys/net/core/busy_poll",
+		     O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		syscall(SYS_read, fd, &value, 1);
+		syscall(SYS_close, fd);
+	}
+	errno = saved;
+	return value != '0';
 }
 
 /* For a new epoll set. Leaves errno alone. */
@@ -68,8 +73,7 @@ void busy_epoll(int epfd)
 
 	if (usecs && ioctl(epfd, EPIOCSPARAMS, &params)) {
 		if (!by_sysctl() && !atomic_flag_test_and_set(&warned))
-			logf_at(LOG_WARN, "no busy polling: %s; before Linux 6.9, set the sysctl net.core.busy_poll instead, for all programs",
-				strerror(errno));
+			logf_at(LOG_WARN, "no busy polling: %m; before Linux 6.9, set the sysctl net.core.busy_poll instead, for all programs");
 	}
 	errno = saved;
 }

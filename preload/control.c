@@ -6,7 +6,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -189,8 +188,7 @@ void control_check(void)
 		else if (errno == ENOENT || errno == ENXIO || errno == ENODEV)
 			logf_at(LOG_WARN, "the module is not loaded (modprobe fastsocket); serving without fastsocket");
 		else
-			logf_at(LOG_WARN, FASTSOCKET_DEVICE ": %s; serving without fastsocket",
-				strerror(errno));
+			logf_at(LOG_WARN, FASTSOCKET_DEVICE ": %m; serving without fastsocket");
 	}
 	errno = saved;
 }

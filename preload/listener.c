@@ -14,7 +14,6 @@
 #include <netinet/in.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -369,8 +368,8 @@ static void spawn(struct listener *l, struct waiter *w)
 	    !is_worker(l))
 		return;
 	if (control_info(&info)) {
-		logf_at(LOG_INFO, "descriptor %d is served without a local listener: the module cannot be asked: %s",
-			w->fd, strerror(errno));
+		logf_at(LOG_INFO, "descriptor %d is served without a local listener: the module cannot be asked: %m",
+			w->fd);
 		return;
 	}
 	if (info.listen_spawn == FASTSOCKET_SPAWN_OFF)
@@ -381,8 +380,8 @@ static void spawn(struct listener *l, struct waiter *w)
 
 	local = control_spawn(w->fd, &cpu);
 	if (local < 0) {
-		logf_at(LOG_INFO, "descriptor %d is served without a local listener: %s",
-			w->fd, strerror(errno));
+		logf_at(LOG_INFO, "descriptor %d is served without a local listener: %m",
+			w->fd);
 		return;
 	}
 	local = fd_raise(local);
@@ -570,18 +569,24 @@ static bool is_back(const struct waiter *w)
  */
 int listener_local(int fd, int epfd)
 {
-	/* A handler may accept, too: what it leaves here is another generation's or number's. */
+	/*
+	 * A handler may accept, too, at any moment: it leaves here what is of another
+	 * generation or another number, or right.
+	 */
 	static __thread volatile struct {
 		int fd, epfd, local;
 		unsigned int generation;
 	} last = { -1, -1, -1, 0 };
 	unsigned int now = __atomic_load_n(&generation, __ATOMIC_ACQUIRE);
-	int local = last.local, best = 0;
+	int local = -1, best = 0;
 	struct listener *l;
 
-	if (last.fd == fd && last.epfd == epfd && last.generation == now &&
-	    (local >= 0 || !look_again()))
-		return local;
+	if (last.fd == fd && last.epfd == epfd && last.generation == now) {
+		local = last.local;
+		if (last.fd == fd && last.epfd == epfd && last.generation == now &&
+		    (local >= 0 || !look_again()))
+			return local;
+	}
 
 	local = -1;
 	lock_acquire();

@@ -90,6 +90,7 @@ void logf_at(enum level level, const char *fmt, ...)
 		return;
 	n = snprintf(line, sizeof(line), "fastsocket: ");
 	va_start(args, fmt);
+	errno = saved;	/* for %m */
 	n += vsnprintf(line + n, sizeof(line) - n - 1, fmt, args);
 	va_end(args);
 	if (n > (int)sizeof(line) - 2)

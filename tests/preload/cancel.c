@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * A thread that is to be cancelled calls what is no cancellation point:
- * epoll_ctl() of a listener. It ends afterwards, at a point of its own, and
+ * epoll_create() and epoll_ctl() of a listener. It ends afterwards, at a point of its own, and
  * nothing that others need is left locked.
  *
  * usage: cancel	(bound to one CPU)
@@ -25,6 +25,8 @@ static void *worker(void *arg)
 
 	while (!cancelled)
 		;
+	if (epoll_create1(0) < 0)
+		err(1, "epoll_create1");
 	for (int i = 0; i < 2; i++) {
 		if (epoll_ctl(set, EPOLL_CTL_ADD, listener, &event) ||
 		    epoll_ctl(set, EPOLL_CTL_MOD, listener, &event) ||

@@ -862,13 +862,15 @@ def opens(stack):
 
 @case
 def cancelled(stack):
-    """A thread that is to be cancelled is not, while it adds a listener to a set."""
+    """A thread that is to be cancelled is not, while it makes a set, also with busy polling, and adds a listener to it."""
     alone(stderr=None)
+    alone("20")
 
 
-def alone(**args):
+def alone(poll="", **args):
     """A program that has a worker."""
-    env = dict(os.environ, LD_PRELOAD=os.environ["FASTSOCKET_LIB"], FASTSOCKET_LOG="debug")
+    env = dict(os.environ, LD_PRELOAD=os.environ["FASTSOCKET_LIB"], FASTSOCKET_LOG="debug",
+               FASTSOCKET_BUSY_POLL=poll)
     subprocess.run(["taskset", "-c", "0", os.environ["FASTSOCKET_CANCEL"]], check=True,
                    env=env, **args)
 
