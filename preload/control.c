@@ -84,6 +84,8 @@ static int keep(void)
 {
 	int ret;
 
+	if (!listener_ours())
+		return CLOSED;
 	lock_acquire();
 	ret = keep_locked();
 	lock_release();
@@ -105,6 +107,8 @@ static bool let_go(int by)
 	int fd = by;
 	bool yes;
 
+	if (!listener_ours())
+		return false;
 	lock_acquire();
 	yes = __atomic_compare_exchange_n(&kept, &fd, CLOSED, false, __ATOMIC_RELAXED,
 					  __ATOMIC_RELAXED);

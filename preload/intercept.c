@@ -114,7 +114,7 @@ static enum kind kind(int fd)
 	return on ? listener_kind(fd) : KIND_OTHER;
 }
 
-/* For the calls that a vfork() child may make before it executes another. */
+/* A child that fork() does not know of has calls of libc only: see listener_ours(). */
 static enum kind kind_here(int fd)
 {
 	enum kind k = kind(fd);
@@ -126,7 +126,7 @@ API int listen(int fd, int backlog)
 {
 	int ret = real()->listen(fd, backlog);
 
-	if (!ret && on) {
+	if (!ret && on && listener_ours()) {
 		port_seen(fd);
 		listener_listen(fd);
 	}
@@ -205,11 +205,12 @@ static __thread bool told;
 
 API int epoll_ctl(int epfd, int op, int fd, struct epoll_event *ev)
 {
+	enum kind k = kind_here(fd);
 	bool given;
 
-	if (kind(fd) == KIND_OTHER)
+	if (k == KIND_OTHER)
 		return real()->epoll_ctl(epfd, op, fd, ev);
-	if (kind(fd) == KIND_LOCAL) {
+	if (k == KIND_LOCAL) {
 		errno = EBADF;
 		return -1;
 	}
@@ -296,6 +297,8 @@ static int accept_any(int fd, struct sockaddr *addr, socklen_t *len, int flags,
 		conn = real()->accept4(local, addr, len, flags);
 		if (conn < 0 && errno == EAGAIN) {
 			/* A stock answer: the module is gone. */
+			if (!listener_ours())
+				break;
 			listener_drop_local(local);
 			continue;
 		}
@@ -517,7 +520,7 @@ API int setsockopt(int fd, int level, int name, const void *val, socklen_t len)
 {
 	int ret = real()->setsockopt(fd, level, name, val, len);
 
-	if (!ret && kind(fd) == KIND_LISTENER)
+	if (!ret && kind_here(fd) == KIND_LISTENER)
 		control_sync(fd);
 	return ret;
 }

@@ -95,7 +95,10 @@ enum kind listener_kind(int fd)
 	return __atomic_load_n(&kinds[fd], __ATOMIC_ACQUIRE);
 }
 
-/* A vfork() child shares our memory, not our descriptors. */
+/*
+ * A vfork() child shares our memory, not our descriptors. A child of _Fork() has its own
+ * of both, but the lock as it was: nobody there may ever release it. So neither takes it.
+ */
 bool listener_ours(void)
 {
 	return getpid() == self;
@@ -231,6 +234,8 @@ bool listener_detect(int fd)
 		errno = saved;
 		return false;
 	}
+	if (!listener_ours())
+		return false;
 	control_check();
 	lock_acquire();
 	record(fd, true);
@@ -589,6 +594,8 @@ int listener_local(int fd, int epfd)
 	}
 
 	local = -1;
+	if (!listener_ours())
+		return local;
 	lock_acquire();
 	l = known(fd);
 	for (struct waiter *w = l ? l->waiters : NULL; w; w = w->next) {
@@ -618,6 +625,8 @@ int listener_next_local(int fd, int epfd, int after)
 	struct listener *l;
 	int next = -1;
 
+	if (!listener_ours())
+		return next;
 	lock_acquire();
 	l = known(fd);
 	for (struct waiter *w = l ? l->waiters : NULL; w; w = w->next)
@@ -675,7 +684,7 @@ void listener_settle(void)
 {
 	int saved = errno;
 
-	if (!parked)
+	if (!parked || !listener_ours())
 		return;
 	lock_acquire();
 	for (int i = 0; parked && i <= top; i++) {
@@ -827,6 +836,8 @@ void listener_gone(int local)
 {
 	int saved = errno;
 
+	if (!listener_ours())
+		return;
 	lock_acquire();
 	for (int i = 0; i <= top; i++) {
 		if (kinds[i] != KIND_LISTENER)
@@ -869,6 +880,8 @@ void listener_drop(int fd)
 {
 	int saved = errno;
 
+	if (!listener_ours())
+		return;
 	lock_acquire();
 	if (kinds[fd] == KIND_LISTENER)
 		for (struct waiter *w = listeners[fd]->waiters; w; w = w->next)

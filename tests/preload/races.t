@@ -5,6 +5,7 @@ number is free as soon as the kernel has closed it, and fork() comes at any time
 
 import os
 import select
+import signal
 import sys
 import threading
 
@@ -146,6 +147,40 @@ def forked(stack):
         links = [os.readlink(entry.path) for entry in os.scandir("/proc/self/fd")
                  if os.path.islink(entry.path) and os.path.exists(entry.path)]
         os._exit("/dev/fastsocket" in links)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+@case
+def forked_bare(stack):
+    """The child of a _Fork() in such a moment makes every call as without the library."""
+    parent, ep, _ = worker(stack)
+    addr = sockaddr("127.0.0.1", port_of(parent))
+    asked, = [n for n in numbers() if os.readlink("/proc/self/fd/%d" % n) == "/proc/fastsocket"]
+    poller = select.poll()
+    poller.register(parent.fileno(), IN)
+    one = ctypes.c_int(1)
+    meanwhile(stack, "pause_open", 1, libc.setsockopt, parent.fileno(), socket.SOL_SOCKET,
+              socket.SO_KEEPALIVE, ctypes.byref(one), 4)
+    pid = ctypes.PyDLL(None)._Fork()
+    if not pid:
+        libc.setsockopt(parent.fileno(), socket.SOL_SOCKET, socket.SO_KEEPALIVE,
+                        ctypes.byref(one), 4)
+        libc.listen(parent.fileno(), 16)
+        fine = accept_errno(parent) == errno.EAGAIN
+        poller.poll(0)
+        select.select([parent], [], [], 0)
+        ep.poll(0)
+        client = socket.socket()
+        libc.syscall(3, asked)      # close(): the library would look for it again
+        fine = fine and not libc.connect(client.fileno(), addr, len(addr))
+        select.epoll().register(parent.fileno(), IN)
+        libc.shutdown(client.fileno(), 2)
+        os.close(os.dup(parent.fileno()))
+        os._exit(not fine)
+    # Not by alarm(): a thread that waits for the lock has its signals blocked.
+    late = threading.Timer(20, os.kill, (pid, signal.SIGKILL))
+    late.start()
+    stack.callback(late.cancel)
     assert os.waitpid(pid, 0)[1] == 0
 
 
