@@ -119,7 +119,7 @@ vm-modules:
 	done
 
 # What the tests run beside the servers; "next" is a library of a release to come.
-test-programs: build/load build/errnos build/cancel build/pending build/connect build/interface build/shim.so build/nic-shim.so
+test-programs: build/load build/errnos build/cancel build/handlers build/pending build/connect build/interface build/shim.so build/nic-shim.so
 	@mkdir -p build/next/preload build/next/kmod/uapi
 	@cp -u preload/*.c preload/*.h preload/Makefile build/next/preload/
 	@sed 's/^\(#define FASTSOCKET_VERSION\).*/\1 99/' kmod/uapi/fastsocket.h >build/next/kmod/uapi/fastsocket.h
@@ -128,8 +128,9 @@ test-programs: build/load build/errnos build/cancel build/pending build/connect 
 build/load: tests/servers/load.c
 build/errnos: tests/preload/errnos.c
 build/cancel: tests/preload/cancel.c
+build/handlers: tests/preload/handlers.c
 build/pending: tests/kmod/pending.c
-build/load build/errnos build/cancel build/pending:
+build/load build/errnos build/cancel build/handlers build/pending:
 	@mkdir -p build
 	$(CC) -O2 -Wall -Wextra -o $@ $<
 build/connect: benchmarks/connect/connect.c

@@ -28,6 +28,9 @@ void logf_at(enum level level, const char *fmt, ...)
 /* lock.c */
 void lock_acquire(void);
 void lock_release(void);
+void lock_fork(void);
+void lock_parent(void);
+bool lock_child(void);
 
 /* control.c: the module */
 time_t seconds(void);

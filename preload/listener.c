@@ -13,7 +13,7 @@
 #include <linux/kcmp.h>
 #include <netinet/in.h>
 #include <pthread.h>
-#include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -144,22 +144,18 @@ static ino_t inode(int fd)
 	return fstat(fd, &st) ? 0 : st.st_ino;
 }
 
-/* Records, used again and never freed: close() may be called in a handler, free() may not. */
+/*
+ * Records, used again and never freed. Not from malloc(): listen() and close() may be
+ * called in a handler that has interrupted that, also in a thread for whose arena another
+ * would wait with the lock held.
+ */
+#define CHUNK	4096
+
 struct spare {
 	struct spare *next;
 };
 
 static struct spare *spare_waiters, *spare_listeners;
-
-static void *take(struct spare **spares, size_t size)
-{
-	struct spare *s = *spares;
-
-	if (!s)
-		return malloc(size);
-	*spares = s->next;
-	return s;
-}
 
 static void give(struct spare **spares, void *record)
 {
@@ -167,6 +163,24 @@ static void give(struct spare **spares, void *record)
 
 	s->next = *spares;
 	*spares = s;
+}
+
+static void *take(struct spare **spares, size_t size)
+{
+	struct spare *s;
+	char *chunk;
+
+	if (!*spares) {
+		chunk = mmap(NULL, CHUNK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+			     -1, 0);
+		if (chunk == MAP_FAILED)
+			return NULL;
+		for (size_t at = 0; at + size <= CHUNK; at += size)
+			give(spares, chunk + at);
+	}
+	s = *spares;
+	*spares = s->next;
+	return s;
 }
 
 static void forget(int fd);
@@ -914,17 +928,26 @@ void listener_duped(int from, int to)
 /*
  * In the child of a fork(): the local listeners are its parent's, and so is
  * their place in epoll sets that both hold; only the numbers go. How the
- * application's listeners are in these sets is still to be known.
+ * application's listeners are in these sets is still to be known, unless another
+ * thread was changing it: then all is as when the program began.
  */
 static void child(void)
 {
+	bool torn = lock_child();
+
 	self = getpid();
 	affinity_child();
+	if (torn) {
+		spare_waiters = NULL;
+		spare_listeners = NULL;
+	}
 	for (int fd = 0; fd <= top; fd++) {
 		struct listener *l = listeners[fd];
 
-		if (kinds[fd] == KIND_LOCAL) {
+		if (kinds[fd] == KIND_LOCAL)
 			close_ours(fd);
+		if (kinds[fd] == KIND_LOCAL || (torn && kinds[fd] != KIND_OTHER)) {
+			listeners[fd] = NULL;
 			kinds[fd] = KIND_UNKNOWN;
 		} else if (kinds[fd] == KIND_LISTENER) {
 			l->inherited = true;
@@ -961,5 +984,5 @@ void listener_init(void)
 {
 	self = getpid();
 	pthread_key_create(&ends, ended);
-	pthread_atfork(lock_acquire, lock_release, child);
+	pthread_atfork(lock_fork, lock_parent, child);
 }

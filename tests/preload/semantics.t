@@ -1310,6 +1310,23 @@ def signals(stack):
     assert ready(ep)
 
 
+def handlers(what):
+    subprocess.run([os.environ["FASTSOCKET_HANDLERS"], what], timeout=60 * SLOW, check=True,
+                   env=dict(os.environ, **PRELOADED))
+
+
+@case
+def handlers_listen(stack):
+    """Handlers that make listeners may interrupt malloc()."""
+    handlers("listen")
+
+
+@case
+def handlers_fork(stack):
+    """Handlers that dup() and close() listeners may interrupt malloc(), for which another thread's fork() waits."""
+    handlers("fork")
+
+
 @case
 def unloaded(stack):
     """rmmod under an open local listener: what waited is accepted, new connections come the stock way; after modprobe they come core-locally again."""
