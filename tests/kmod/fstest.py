@@ -568,6 +568,9 @@ def flood(port, count, first=0, data=b""):
 def new_netns(stack, name):
     run("ip", "netns", "add", name)
     stack.callback(run, "ip", "netns", "del", name, check=False)
+    if loaded():
+        with in_netns(name):
+            be_patient()
 
 
 def subnet6(subnet):
