@@ -126,9 +126,10 @@ API int listen(int fd, int backlog)
 {
 	int ret = real()->listen(fd, backlog);
 
-	if (!ret && on && listener_ours()) {
+	if (!ret && on) {
 		port_seen(fd);
-		listener_listen(fd);
+		if (listener_ours())
+			listener_listen(fd);
 	}
 	return ret;
 }
