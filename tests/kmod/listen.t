@@ -300,7 +300,7 @@ def close_bounded(stack):
 @case
 def stalled(stack):
     """What waits in a local queue for which nobody comes goes to the application's after net.fastsocket.accept_patience, in its order; for a second what follows goes there at once, and longer if it happens again."""
-    sysctl_for(stack, "net.fastsocket.accept_patience", 200)
+    sysctl_for(stack, "net.fastsocket.accept_patience", int(200 * SLOW))
     parent = listener(stack)
     local = spawn(stack, parent, 0)
     poll = stack.enter_context(select.epoll())
@@ -311,14 +311,14 @@ def stalled(stack):
         return row["state"], row["queue"]
 
     d = Delta()
-    clients = [connect(stack, "127.0.0.1", port_of(parent), 0) for _ in range(10)]
     started = time.monotonic()
+    clients = [connect(stack, "127.0.0.1", port_of(parent), 0) for _ in range(10)]
     assert d.syn_local == 10
     assert poll.poll(5 * SLOW)
     took = time.monotonic() - started
     wait_for(lambda: d.moved == 10)
     assert state() == ("stalled", "0")
-    assert took > 0.15, took
+    assert took > 0.15 * SLOW, took
     clients.append(connect(stack, "127.0.0.1", port_of(parent), 0))
     assert (d.syn_local, d.syn_slow) == (10, 1)
     for client in clients:
