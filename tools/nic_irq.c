@@ -382,7 +382,7 @@ static int irqbalance_ask(struct nic *nic, const char *request, char *answer, si
 		.msg_control = control.buf, .msg_controllen = sizeof(control.buf),
 	};
 	struct ucred me = { getpid(), geteuid(), getegid() };
-	struct timeval limit = { .tv_sec = 10 };
+	struct timeval limit = { .tv_sec = 5 };
 	struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
 	size_t len = 0;
 	ssize_t n = -1;
