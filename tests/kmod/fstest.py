@@ -421,6 +421,14 @@ def listeners_of(port):
     return [r for r in table("listeners") if r["port"] == str(port)]
 
 
+def waiting(parent):
+    """How many connections wait in the queues of @parent's local listeners, and in its own."""
+    local = sum(int(row["queue"]) for row in listeners_of(port_of(parent)))
+    # tcpi_unacked
+    own, = struct.unpack_from("I", parent.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 28), 24)
+    return local, own
+
+
 class Delta:
     """How much a counter has grown since."""
 

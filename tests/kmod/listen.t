@@ -260,12 +260,15 @@ def close_many_watched(stack):
             local = spawn(inner, parent, 0)
             for _ in range(1000):
                 connect(inner, "127.0.0.1", port_of(parent), 0)
-            wait_for(lambda: listeners_of(port_of(parent))[0]["queue"] == "1000")
+            # A SYN that is sent again may be another CPU's.
+            wait_for(lambda: sum(waiting(parent)) == 1000)
+            queued = waiting(parent)[0]
+            assert queued > 900
             d = Delta()
             started = time.monotonic()
             local.close()
             took = time.monotonic() - started
-            assert d.moved == 1000
+            assert d.moved == queued
             while take(parent, 0):
                 pass
             return took
@@ -291,8 +294,7 @@ def close_bounded(stack):
         wait_for(lambda: [row["queue"] for row in listeners_of(port_of(parent))
                           if row["state"] == "live"] == ["2"])
         local.close()
-    # tcpi_unacked
-    assert parent.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 28)[24:] == struct.pack("I", 64 * 2)
+    assert waiting(parent)[1] == 64 * 2
     for n in range(made):
         assert take(parent), n
 

@@ -362,8 +362,10 @@ def drops_counted(stack):
     parent = listener(stack, backlog=1)
     spawn(stack, parent, 0)
     before = counted("ListenOverflows")
-    for _ in range(4):
+    for n in range(4):
         connect(stack, "127.0.0.1", port_of(parent), 0)
+        # Not before the last segment has come.
+        wait_for(lambda: sum(waiting(parent)) == n + 1)
     assert counted("ListenOverflows") == before
     try:
         connect(stack, "127.0.0.1", port_of(parent), 0, timeout=1)
