@@ -90,7 +90,7 @@ static struct sock *fs_drain_heir(const struct fs_local *l, unsigned int *max)
  */
 static unsigned int fs_drain_some(struct fs_local *l, struct sock *heir, unsigned int max)
 {
-	u64 most = (u64)FS_DRAIN_BACKLOGS * (READ_ONCE(heir->sk_max_ack_backlog) + 1ULL);
+	u64 most = FS_DRAIN_BACKLOGS * (READ_ONCE(heir->sk_max_ack_backlog) + 1ULL);
 	struct request_sock_queue *from = fs_queue(l->sk), *to = fs_queue(heir);
 	struct request_sock *req;
 	unsigned int moved = 0;
@@ -345,7 +345,6 @@ void fs_drain_enter(struct fs_local *l)
 {
 	WRITE_ONCE(l->state, FS_DRAINING);
 	fs_drain_deadline(l);
-	l->graces = 0;
 	l->closing = true;
 	list_move_tail(&l->list, &fs_draining);
 	hlist_add_head(&l->drains, fs_drain_slot(l));

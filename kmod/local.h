@@ -114,8 +114,8 @@ enum fs_state {
  * @turn: accept() calls, for the turns that start with the parent's queue
  * @accepted: connections taken from its own queue
  * @watched: what enters its queue is seen by fs_stall_work(); changed under fs_stall_lock
- * @stalled: its worker has not come for what waited
- * @stalled_until: jiffies; until then it takes no SYN
+ * @stall_time: how long SYNs pass it over whose worker has not come; 0 before the first time
+ * @stalled_until: jiffies; until then they do
  * @deadline: jiffies at which a draining listener is released regardless; 0 before
  * @graces: RCU grace periods seen since it started to drain
  * @idle: had no connection, half-open or in its queue, before the last of them
@@ -124,7 +124,6 @@ enum fs_state {
  * @watch: among those that fs_stall_work() looks at; this and the rest under fs_stall_lock
  * @unwatched: is not to be looked at any more
  * @unwatched_gp: the RCU grace period that @watch needs after @watched has been cleared
- * @stall_time: how long SYNs have passed it over the last time
  * @waits: connections waited at the last look
  * @waits_since: jiffies of the first such look
  * @waits_since_accepted: what @accepted was then
@@ -144,7 +143,7 @@ struct fs_local {
 	unsigned int turn;
 	atomic_long_t accepted;
 	bool watched;
-	bool stalled;
+	unsigned long stall_time;
 	unsigned long stalled_until;
 
 	struct list_head list;
@@ -163,7 +162,6 @@ struct fs_local {
 	bool unwatched;
 	bool waits;
 	unsigned long unwatched_gp;
-	unsigned long stall_time;
 	unsigned long waits_since;
 	long waits_since_accepted;
 	struct rcu_head rcu;
@@ -210,7 +208,7 @@ static inline bool fs_parent_waits(const struct fs_local *l)
 /* Whether SYNs pass it over, as its worker does not come. */
 static inline bool fs_stalled(const struct fs_local *l)
 {
-	return READ_ONCE(l->stalled) && time_before(jiffies, READ_ONCE(l->stalled_until));
+	return READ_ONCE(l->stall_time) && time_before(jiffies, READ_ONCE(l->stalled_until));
 }
 
 /* listen.c */

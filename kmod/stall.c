@@ -67,6 +67,7 @@ static bool fs_stall_look(struct fs_local *l)
 {
 	unsigned long patience = msecs_to_jiffies(READ_ONCE(l->fn->accept_patience));
 	long accepted = atomic_long_read(&l->accepted);
+	unsigned long time = FS_STALL_TIME;
 
 	if (patience && fs_waits(l->sk)) {
 		WRITE_ONCE(l->watched, true);
@@ -80,11 +81,9 @@ static bool fs_stall_look(struct fs_local *l)
 			return false;
 		l->waits = false;
 		if (l->stall_time && time_before(jiffies, l->stalled_until + 8 * l->stall_time))
-			l->stall_time = min(2 * l->stall_time, FS_STALL_MAX);
-		else
-			l->stall_time = FS_STALL_TIME;
-		WRITE_ONCE(l->stalled_until, jiffies + l->stall_time);
-		WRITE_ONCE(l->stalled, true);
+			time = min(2 * l->stall_time, FS_STALL_MAX);
+		WRITE_ONCE(l->stalled_until, jiffies + time);
+		WRITE_ONCE(l->stall_time, time);
 		return true;
 	}
 
