@@ -97,7 +97,7 @@ void control_closed(unsigned int first, unsigned int last)
 {
 	int fd = __atomic_load_n(&kept, __ATOMIC_RELAXED);
 
-	if (fd >= 0 && (unsigned int)fd >= first && (unsigned int)fd <= last)
+	if (within(fd, first, last))
 		__atomic_store_n(&kept, CLOSED, __ATOMIC_RELAXED);
 }
 

@@ -25,6 +25,11 @@ void log_stderr(void);
 void logf_at(enum level level, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 
+static inline bool within(int fd, unsigned int first, unsigned int last)
+{
+	return fd >= 0 && (unsigned int)fd >= first && (unsigned int)fd <= last;
+}
+
 /* lock.c */
 void lock_acquire(void);
 void lock_release(void);

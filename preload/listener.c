@@ -800,11 +800,6 @@ int listener_del(int epfd, int fd, bool waits)
 	return ret;
 }
 
-static bool within(int fd, unsigned int first, unsigned int last)
-{
-	return fd >= 0 && (unsigned int)fd >= first && (unsigned int)fd <= last;
-}
-
 /**
  * listener_closing() - descriptors are about to be closed
  * @first: the first of them

@@ -429,6 +429,19 @@ def waiting(parent):
     return local, own
 
 
+def deferring(seconds):
+    """For a listener: clients are accepted when they have said something."""
+    return lambda sock: sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, seconds)
+
+
+def all_heard(parent, clients):
+    """What each of @clients says now is heard by who accepts from @parent."""
+    for client in clients:
+        client.sendall(b"x")
+    for _ in clients:
+        assert take(parent).recv(1) == b"x"
+
+
 class Delta:
     """How much a counter has grown since."""
 

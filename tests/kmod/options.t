@@ -128,8 +128,7 @@ def maxseg(stack):
 @case
 def defer_accept(stack):
     """TCP_DEFER_ACCEPT: nothing to accept before the client sends."""
-    parent = listener(stack, setup=lambda s: s.setsockopt(
-        TCP, socket.TCP_DEFER_ACCEPT, 30))
+    parent = listener(stack, setup=deferring(30))
     local = spawn(stack, parent, 0)
     client = connect(stack, "127.0.0.1", port_of(parent), 0)
     assert local.take(0.2) is None
@@ -140,7 +139,7 @@ def defer_accept(stack):
 @case
 def defer_lost(stack):
     """TCP_DEFER_ACCEPT for a second: a client whose segments have been lost when its local listener closes still gets its SYN-ACKs."""
-    parent = listener(stack, setup=lambda s: s.setsockopt(TCP, socket.TCP_DEFER_ACCEPT, 1))
+    parent = listener(stack, setup=deferring(1))
     local = spawn(stack, parent, 0)
     clients, admit = half_open(stack, parent, 0, 3)
     time.sleep(1.7)             # the timers are at 1 and 3 s

@@ -77,17 +77,13 @@ def rmmod_draining(stack):
 @case
 def rmmod_deferred(stack):
     """At rmmod, clients that have sent nothing yet under TCP_DEFER_ACCEPT go to the application's listener, too."""
-    parent = listener(stack, setup=lambda s: s.setsockopt(socket.IPPROTO_TCP,
-                                                          socket.TCP_DEFER_ACCEPT, 30))
+    parent = listener(stack, setup=deferring(30))
     locals_ = [spawn(stack, parent, 0) for _ in range(2)]
     clients = [connect(stack, "127.0.0.1", port_of(parent), 0) for _ in range(4)]
     locals_[0].close()
     run("rmmod", "fastsocket")
     stack.callback(load)
-    for client in clients:
-        client.sendall(b"x")
-    for _ in clients:
-        assert take(parent).recv(1) == b"x"
+    all_heard(parent, clients)
 
 
 @case

@@ -121,12 +121,18 @@ def replaced_set(stack):
     assert len(listeners_of(port_of(parent))) == 1
 
 
+def asks_by():
+    """The number by which the library asks for ports."""
+    number, = [n for n in numbers() if os.readlink("/proc/self/fd/%d" % n) == "/proc/fastsocket"]
+    return number
+
+
 @case
 def asking(stack):
     """The number by which another thread asks for a port, as a file of the program's."""
     parent = listener(stack)
     connect(stack, "127.0.0.1", port_of(parent), cpu=0)
-    number, = [n for n in numbers() if os.readlink("/proc/self/fd/%d" % n) == "/proc/fastsocket"]
+    number = asks_by()
     before = os.fstat(0)
     asks = meanwhile(stack, "pause_ask", 1, connect, stack, "127.0.0.1", port_of(parent), 0)
     os.dup2(0, number)
@@ -155,7 +161,7 @@ def forked_bare(stack):
     """The child of a _Fork() in such a moment makes every call as without the library."""
     parent, ep, _ = worker(stack)
     addr = sockaddr("127.0.0.1", port_of(parent))
-    asked, = [n for n in numbers() if os.readlink("/proc/self/fd/%d" % n) == "/proc/fastsocket"]
+    asked = asks_by()
     poller = select.poll()
     poller.register(parent.fileno(), IN)
     one = ctypes.c_int(1)

@@ -6,7 +6,6 @@ fails that was not to the namespace."""
 
 import os
 import random
-import socket
 import subprocess
 import sys
 import time
@@ -179,25 +178,20 @@ def defer_close(stack):
     """TCP_DEFER_ACCEPT: a client that has sent nothing yet when its local listener closes is not lost, however late its next SYN-ACK."""
     unshare_net(stack)
     sysctl("net.ipv4.tcp_synack_retries", 2)
-    parent = listener(stack, backlog=16, setup=lambda s: s.setsockopt(
-        socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 200))
+    parent = listener(stack, backlog=16, setup=deferring(200))
     locals_ = [spawn(stack, parent, cpu) for cpu in range(2)]
     clients = [connect(stack, "127.0.0.1", port_of(parent), cpu) for cpu in [0] + 10 * [1]]
     locals_[0].close()          # the timers are at 1, 3, 7, 15 and 31 s
     time.sleep(16)
     locals_[1].close()
     wait_for(lambda: not listeners_of(port_of(parent)), 30)
-    for client in clients:
-        client.sendall(b"x")
-    for _ in clients:
-        assert take(parent).recv(1) == b"x"
+    all_heard(parent, clients)
 
 
 @case
 def rmmod_close(stack):
     """A local listener that closes while rmmod waits for its clients under TCP_DEFER_ACCEPT waits for them as long."""
-    parent = listener(stack, setup=lambda s: s.setsockopt(socket.IPPROTO_TCP,
-                                                          socket.TCP_DEFER_ACCEPT, 60))
+    parent = listener(stack, setup=deferring(60))
     local = spawn(stack, parent, 0)
     clients = [connect(stack, "127.0.0.1", port_of(parent), 0) for _ in range(4)]
     time.sleep(16)              # the timers are at 15 and 31 s
@@ -207,10 +201,7 @@ def rmmod_close(stack):
         assert unloads.poll() is None
         local.close()
         assert unloads.wait() == 0
-    for client in clients:
-        client.sendall(b"x")
-    for _ in clients:
-        assert take(parent).recv(1) == b"x"
+    all_heard(parent, clients)
 
 
 load(patient=False)
