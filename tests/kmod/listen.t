@@ -276,9 +276,12 @@ def close_many_watched(stack):
     alone = closing()
     for _ in range(3000):
         stack.enter_context(select.epoll()).register(parent, select.EPOLLIN)
-    watched = closing()
-    print("# %.3f s, %.3f s" % (alone, watched))
-    assert watched < 3 * alone + 0.1 * SLOW, (alone, watched)
+    # The least of three, as the machine itself may stand still for a while.
+    watched = []
+    while not watched or len(watched) < 3 and min(watched) >= 3 * alone + 0.1 * SLOW:
+        watched.append(closing())
+    print("# %.3f s, %s" % (alone, watched))
+    assert min(watched) < 3 * alone + 0.1 * SLOW, (alone, watched)
 
 
 @case
