@@ -99,16 +99,18 @@ def loaded():
 
 
 def load(patient=True):
-    """Load the module; its connections then wait for as long as a test takes, if @patient."""
+    """Load the module if it is not; connections then wait for as long as a test takes, if @patient."""
     if not loaded():
         run("insmod", module_path())
-        if patient:
-            be_patient()
+    # The first namespace's, too: tests that follow are in it, and do not load it again.
+    for netns in ("/proc/thread-self/ns/net", "/proc/1/ns/net"):
+        with in_netns(netns):
+            be_patient(patient)
 
 
-def be_patient():
-    """No connection of this namespace leaves a queue because nobody comes for it."""
-    sysctl("net.fastsocket.accept_patience", 0)
+def be_patient(patient=True):
+    """Whether no connection of this namespace leaves a queue because nobody comes for it."""
+    sysctl("net.fastsocket.accept_patience", 0 if patient else 500)
 
 
 def sysctl(name, value):
@@ -620,9 +622,9 @@ def wire(stack, name, subnet, device="wire"):
 
 @contextlib.contextmanager
 def in_netns(name):
-    """Sockets made and files opened inside are of the network namespace @name."""
+    """Sockets made and files opened inside are of the network namespace @name, or a path."""
     here = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    there = os.open("/run/netns/" + name, os.O_RDONLY | os.O_CLOEXEC)
+    there = os.open(os.path.join("/run/netns", name), os.O_RDONLY | os.O_CLOEXEC)
     try:
         if libc.setns(there, CLONE_NEWNET):
             raise OSError(ctypes.get_errno(), "setns")
