@@ -382,7 +382,8 @@ static int irqbalance_ask(struct nic *nic, const char *request, char *answer, si
 		.msg_control = control.buf, .msg_controllen = sizeof(control.buf),
 	};
 	struct ucred me = { getpid(), geteuid(), getegid() };
-	struct timeval limit = { .tv_sec = 5 };
+	/* After new bans it looks at all anew, and sleeps for 10 s without hearing anybody. */
+	struct timeval limit = { .tv_sec = 15 };
 	struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
 	size_t len = 0;
 	ssize_t n = -1;

@@ -536,15 +536,6 @@ def irqbalance_setup(pid, request=b"setup"):
         return s.makefile().read()
 
 
-def nic_setup_heard():
-    """As irqbalance answers: where the whole machine is slow, that may be too late once or twice."""
-    for _ in range(3):
-        text, notes = nic("setup", "nic0", "--steer", "ntuple")
-        if "does not answer" not in notes:
-            break
-    return text, notes
-
-
 @case
 def irqbalance(stack):
     """A running irqbalance is told to keep away from the device's interrupts beside those it left alone before, and reset tells it the former list; without its socket, the sentence is what to configure. One that answers too late goes on, and holds up no other command. A user's process of that name is not taken for it."""
@@ -567,12 +558,12 @@ def irqbalance(stack):
     card(stack)
     irqs = nic_irqs("nic0")
     irqbalance_setup(daemon.pid, b"settings ban irqs 1 8")
-    text, notes = nic_setup_heard()
+    text, notes = nic("setup", "nic0", "--steer", "ntuple")
     assert lines(text, "irqbalance (pid %d) banned IRQs 1 8 -> IRQs of the device" % daemon.pid), text
     assert "--banirq=%d" % irqs[3] in notes and "/etc/default/irqbalance" in notes
     banned = {int(n) for n in re.findall(r"IRQ (\d+)", irqbalance_setup(daemon.pid))}
     assert banned == {1, 8} | set(irqs), (banned, irqs)
-    assert nic_setup_heard()[0] == ""
+    assert nic("setup", "nic0", "--steer", "ntuple")[0] == ""
     nic("reset", "nic0")
     banned = {int(n) for n in re.findall(r"IRQ (\d+)", irqbalance_setup(daemon.pid))}
     assert banned == {1, 8}, banned
@@ -586,7 +577,7 @@ def irqbalance(stack):
     nic("reset", "nic0")
     full = list(range(200, 319))
     irqbalance_setup(daemon.pid, ("settings ban irqs " + " ".join(map(str, full))).encode())
-    notes = nic_setup_heard()[1]
+    notes = nic("setup", "nic0", "--steer", "ntuple")[1]
     assert "cannot be told" in notes and "takes no list as long as this" in notes, notes
     banned = {int(n) for n in re.findall(r"IRQ (\d+)", irqbalance_setup(daemon.pid))}
     assert banned == set(full), banned
