@@ -102,10 +102,10 @@ def load(patient=True):
     """Load the module if it is not; connections then wait for as long as a test takes, if @patient."""
     if not loaded():
         run("insmod", module_path())
-    # The first namespace's, too: tests that follow are in it, and do not load it again.
-    for netns in ("/proc/thread-self/ns/net", "/proc/1/ns/net"):
-        with in_netns(netns):
-            be_patient(patient)
+    be_patient(patient)
+    # The first namespace, too: tests that follow are in it, and do not load it again.
+    with in_netns("/proc/1/ns/net"):
+        be_patient(patient)
 
 
 def be_patient(patient=True):
