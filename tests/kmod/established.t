@@ -222,7 +222,8 @@ def route(stack):
                 before = probe.hits()
                 talk_on(1, client, server, 20)
                 hits = probe.hits() - before
-                assert hits <= 2 if value else hits >= 20, (addr, value, hits)
+                # Those of neighbour and router discovery meanwhile are no segments.
+                assert hits < 10 if value else hits >= 20, (addr, value, hits)
             sysctl("net.fastsocket.established", 1)
 
 
