@@ -239,9 +239,14 @@ def fastopen_pending(stack):
     resource.setrlimit(resource.RLIMIT_NOFILE, (30000, 30000))
     with on_cpu(0):
         alone = drained(0, int(4800 / SLOW))
-        among = drained(int(15000 / SLOW), int(4800 / SLOW))
-    print("# %.3f s, %.3f s" % (alone, among))
-    assert among < 2 * alone + 0.05 * SLOW, (alone, among)
+        # SYN-ACKs to be sent again, and whoever else has this CPU, are not there each time.
+        for _ in range(3):
+            among = drained(int(15000 / SLOW), int(4800 / SLOW))
+            print("# %.3f s, %.3f s" % (alone, among))
+            if among < 2 * alone + 0.05 * SLOW:
+                break
+        else:
+            raise AssertionError((alone, among))
 
 
 @case
